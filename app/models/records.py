@@ -1,0 +1,38 @@
+"""Uploaded models."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Json, Record, UtcDateTime, utc_now
+from app.ids import new_id
+
+
+class ModelRecord(Record):
+    """A model as it came (``sha256``) and in the clean form that is loaded (``clean_sha256``)."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("mdl"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(12))
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    filename: Mapped[str] = mapped_column(String(255), default="")
+    license: Mapped[str | None] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    clean_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    format: Mapped[str | None] = mapped_column(String(20))
+    family: Mapped[str | None] = mapped_column(String(20))
+    inspection: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """The whole ``ModelInspection`` (specs/messages.py): parameters, inputs, outputs, tensors, details, warnings."""
+    artifact_id: Mapped[str | None] = mapped_column(String(40))
+    """The artifact it was promoted from."""
+    inspection_job_id: Mapped[str | None] = mapped_column(String(40))
+    labels: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    __table_args__ = (Index("ix_models_project_list", "project_id", "id"),)

@@ -1,0 +1,77 @@
+"""What a technique may use besides the model and its spec."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from workers.compression.data import Dataset
+from workers.compression.specs.job import Evaluation, Target
+from workers.compression.specs.messages import Event, Log, MetricReported, Progress
+
+
+def _ignore(event: Event) -> None:
+    """The default sink, for use of the engine as a library."""
+
+
+@dataclass
+class Context:
+    """Seed, data, target and the way out for events; one per task of a child.
+
+    Args:
+        scratch: A folder the technique may fill.
+        seed: Feeds every random choice; same seed, same bytes.
+        emit: Takes events; the child writes them to its standard output.
+    """
+
+    scratch: Path
+    seed: int = 0
+    target: Target = field(default_factory=Target)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    train: Dataset | None = None
+    calibration: Dataset | None = None
+    evaluation_data: Dataset | None = None
+    emit: Callable[[Event], None] = _ignore
+    step: str = ""
+    window: tuple[float, float] = (0.0, 1.0)
+    warnings: list[str] = field(default_factory=list)
+    _last_progress: float = 0.0
+
+    def random(self) -> np.random.Generator:
+        """A fresh generator from the job's seed: a technique's result depends on nothing before it."""
+        return np.random.default_rng(self.seed)
+
+    def any_data(self) -> Dataset | None:
+        """The rows to calibrate on: ``calibration``, else ``train``. Never the evaluation rows."""
+        return self.calibration or self.train
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Reports how far the current step is (0..1); at most about two a second go out."""
+        now = time.monotonic()
+        if now - self._last_progress < 0.5 and fraction < 1.0:
+            return
+        self._last_progress = now
+        low, high = self.window
+        whole = low + (high - low) * min(max(fraction, 0.0), 1.0)
+        self.emit(Progress(fraction=whole, step=self.step, message=message[:1000]))
+
+    def log(self, message: str) -> None:
+        """A line for the job's log."""
+        self.emit(Log(message=message[:3000]))
+
+    def warn(self, message: str) -> None:
+        """Something the user should know; ends up in the job's ``warnings``."""
+        self.warnings.append(message[:2000])
+        self.emit(Log(level="warning", message=message[:3000]))
+
+    def metric(self, name: str, value: float, step: int = 0) -> None:
+        """A figure on the way, such as a loss."""
+        self.emit(MetricReported(name=name, value=value, step=step))
+
+    def steps(self, count: int) -> Iterator[tuple[float, float]]:
+        """Equal windows of the progress bar for ``count`` recipe steps."""
+        low, high = self.window
+        for index in range(count):
+            yield low + (high - low) * index / count, low + (high - low) * (index + 1) / count

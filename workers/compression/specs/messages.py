@@ -1,0 +1,258 @@
+"""The protocol between the supervisor and its sandboxed child.
+
+The supervisor writes one *request* as ``request.json`` into the child's working directory and starts it there. The
+child writes *events* as JSON lines to its standard output and, at the end, one ``result.json`` holding an *outcome*.
+Files the child makes lie below ``out/`` in the same directory and are named in the result. The parent believes
+nothing: it parses all of this with these classes, sizes capped, and re-checks the files.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from workers.compression.specs.errors import Code
+from workers.compression.specs.formats import DatasetFormat, Family, ModelFormat, Task
+from workers.compression.specs.job import DatasetFields, Evaluation, Target
+from workers.compression.specs.metrics import (
+    EvaluationSummary,
+    JobMetrics,
+    Layer,
+    StepOutcome,
+    TensorStatistics,
+)
+from workers.compression.specs.recipe import Recipe
+from workers.compression.specs.step import Contract
+
+REQUEST_FILE = "request.json"
+RESULT_FILE = "result.json"
+OUTPUT_FOLDER = "out"
+MAX_EVENT_BYTES = 4096
+MAX_RESULT_BYTES = 32 << 20
+
+Text = Annotated[str, Field(max_length=4000)]
+Path = Annotated[str, Field(min_length=1, max_length=4096)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ModelFile(Contract):
+    """A model in its clean form: a single file, or a zip of stored (uncompressed) members for directories."""
+
+    path: Path
+    format: ModelFormat
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class DatasetFile(Contract):
+    """A dataset file and the rows of it that this role may see.
+
+    ``part`` is a half-open interval of a seeded (``split_seed``), stratified permutation of the rows: roles that share
+    one dataset get disjoint parts.
+    """
+
+    path: Path
+    format: DatasetFormat
+    fields: DatasetFields = DatasetFields()
+    part: tuple[Share, Share] = (0.0, 1.0)
+    split_seed: int = 0
+
+
+class Data(Contract):
+    """The data of a job by role."""
+
+    train: DatasetFile | None = None
+    calibration: DatasetFile | None = None
+    evaluation: DatasetFile | None = None
+
+
+class InspectModel(Contract):
+    """Check an upload by its content, derive the clean form into ``out/clean`` and describe it."""
+
+    task: Literal["inspect_model"] = "inspect_model"
+    path: Path
+    filename: Text = ""
+
+
+class InspectDataset(Contract):
+    """Check a dataset by its content and describe it."""
+
+    task: Literal["inspect_dataset"] = "inspect_dataset"
+    path: Path
+    filename: Text = ""
+    fields: DatasetFields = DatasetFields()
+
+
+class Compress(Contract):
+    """Open the model, apply the recipe, write the artifact to ``out/<artifact.name>``."""
+
+    task: Literal["compress"] = "compress"
+    model: ModelFile
+    recipe: Recipe
+    data: Data = Data()
+    target: Target = Target()
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+
+
+class Probe(Contract):
+    """Load one stored model in this fresh process, run it once: load time and peak memory of it alone."""
+
+    task: Literal["probe"] = "probe"
+    model: ModelFile
+    data: Data = Data()
+    target: Target = Target()
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+
+
+class Compare(Contract):
+    """Re-open original and stored artifact in this fresh process and measure both with one harness, interleaved."""
+
+    task: Literal["compare"] = "compare"
+    original: ModelFile
+    compressed: ModelFile
+    original_size_bytes: int
+    probes: tuple["ProbeResult", "ProbeResult"] | None = None
+    data: Data = Data()
+    target: Target = Target()
+    evaluation: Evaluation = Evaluation()
+    recipe: Recipe
+    seed: int = 0
+
+
+Request = Annotated[
+    InspectModel | InspectDataset | Compress | Probe | Compare,
+    Field(discriminator="task"),
+]
+
+
+class Progress(Contract):
+    """Where the work stands; ``fraction`` is of this child's whole task."""
+
+    type: Literal["progress"] = "progress"
+    fraction: Share
+    step: Text
+    message: Text = ""
+    eta_seconds: Annotated[float, Field(ge=0.0, le=1e9)] | None = None
+
+
+class Log(Contract):
+    """A line for ``GET /v1/jobs/{id}/logs``."""
+
+    type: Literal["log"] = "log"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    message: Text
+
+
+class StepCompleted(Contract):
+    """A recipe step has been applied in memory."""
+
+    type: Literal["step_completed"] = "step_completed"
+    outcome: StepOutcome
+
+
+class MetricReported(Contract):
+    """A figure on the way, such as a loss at a training step."""
+
+    type: Literal["metric"] = "metric"
+    name: Text
+    value: Annotated[float, Field(ge=-1e30, le=1e30)]
+    step: int = 0
+
+
+Event = Annotated[Progress | Log | StepCompleted | MetricReported, Field(discriminator="type")]
+
+
+class Port(Contract):
+    """A model's input or output; an unknown axis is its symbol, or -1 where it has none."""
+
+    name: Text
+    shape: tuple[int | str, ...]
+    dtype: Annotated[str, Field(max_length=32)]
+
+
+class ModelInspection(Contract):
+    """What an upload turned out to be."""
+
+    kind: Literal["model_inspection"] = "model_inspection"
+    format: ModelFormat
+    family: Family
+    clean: Path | None = Field(None, description="File below out/ with the clean form; None if the upload is clean.")
+    parameters: Annotated[int, Field(ge=0, le=1 << 50)]
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    tensors: tuple[TensorStatistics, ...] = ()
+    details: dict[str, JsonValue] = Field(default_factory=dict, description="Family-specific facts, such as opset.")
+    warnings: tuple[Text, ...] = ()
+
+
+class DatasetInspection(Contract):
+    """What a dataset turned out to be."""
+
+    kind: Literal["dataset_inspection"] = "dataset_inspection"
+    format: DatasetFormat
+    rows: Annotated[int, Field(ge=0, le=1 << 40)]
+    task: Task
+    features: tuple[Port, ...] = Field((), description="Feature arrays, columns or text fields; first axis is rows.")
+    target: Port | None = None
+    classes: tuple[Text, ...] = Field((), max_length=10_000)
+    warnings: tuple[Text, ...] = ()
+
+
+class Compressed(Contract):
+    """The artifact that a recipe made."""
+
+    kind: Literal["compressed"] = "compressed"
+    path: Path = Field(description="File below out/.")
+    name: Text
+    format: ModelFormat
+    steps: tuple[StepOutcome, ...]
+    layers: tuple[Layer, ...] = ()
+    load: Text = Field(description="Paste-ready snippet that opens the artifact.")
+    warnings: tuple[Text, ...] = ()
+
+
+class ProbeResult(Contract):
+    """Load time and memory of one model alone in a process."""
+
+    kind: Literal["probe_result"] = "probe_result"
+    load_ms: Annotated[float, Field(ge=0.0, le=1e9)]
+    peak_memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)]
+
+
+class Comparison(Contract):
+    """The measured before and after."""
+
+    kind: Literal["comparison"] = "comparison"
+    metrics: JobMetrics
+    evaluation: EvaluationSummary
+    harness: dict[str, JsonValue] = Field(default_factory=dict, description="Warm-up, repeats, threads, order.")
+    environment: dict[str, JsonValue] = Field(default_factory=dict, description="Versions, ISA, threads.")
+    findings: tuple[Text, ...] = Field((), description="Verdicts in words, such as 'no latency difference'.")
+    warnings: tuple[Text, ...] = ()
+
+
+Result = Annotated[
+    ModelInspection | DatasetInspection | Compressed | ProbeResult | Comparison,
+    Field(discriminator="kind"),
+]
+
+
+class Failure(Contract):
+    """An engine error on its way to the supervisor."""
+
+    code: Code
+    detail: Text
+    reason: Text | None = None
+    hint: Text | None = None
+    step: Text | None = None
+    retryable: bool = False
+
+
+class Outcome(Contract):
+    """Content of ``result.json``: exactly one of the two."""
+
+    result: Result | None = None
+    failure: Failure | None = None
+
+
+Compare.model_rebuild()

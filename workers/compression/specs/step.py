@@ -1,0 +1,54 @@
+"""What every step of a recipe has in common."""
+
+from fnmatch import fnmatchcase
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from workers.compression.specs.formats import Family, ModelFormat
+
+Need = Literal["calibration", "labels"]
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Contract(BaseModel):
+    """A frozen part of the public contract: unknown fields are refused, NaN and infinity too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Step(Contract):
+    """One step of a recipe: a technique, its method and their parameters.
+
+    A subclass per technique and method gives the two as ``Literal`` fields with defaults and fills the class
+    attributes below; the registry, OpenAPI, ``GET /v1/techniques`` and the submit-time checks all read them.
+    """
+
+    summary: ClassVar[str]
+    """One sentence for the catalogue."""
+    formats: ClassVar[tuple[ModelFormat, ...]]
+    """Formats a handler exists for."""
+    families: ClassVar[tuple[Family, ...]]
+    needs: ClassVar[tuple[Need, ...]] = ()
+    """Data that has to be there: ``calibration`` rows (any data set), ``labels`` (a data set with a target)."""
+    conflicts: ClassVar[tuple[str, ...]] = ()
+    """``technique`` or ``technique.method`` names that may not stand *before* this one in a recipe."""
+    default: ClassVar[bool] = False
+    """Whether a missing ``method`` means this one."""
+    compresses: ClassVar[bool] = True
+    """Whether a recipe with this step must end with something smaller (``nothing_compressed``)."""
+
+    technique: str
+    method: str
+
+    @classmethod
+    def key(cls) -> str:
+        """``technique.method``, the tag of the discriminated union."""
+        return f"{cls.model_fields['technique'].default}.{cls.model_fields['method'].default}"
+
+
+def selects(name: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    """Whether ``include`` and ``exclude`` globs leave the layer or tensor ``name`` in (never regular expressions)."""
+    if include and not any(fnmatchcase(name, glob) for glob in include):
+        return False
+    return not any(fnmatchcase(name, glob) for glob in exclude)

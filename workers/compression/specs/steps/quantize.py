@@ -1,0 +1,66 @@
+"""Quantization steps."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from workers.compression.specs.formats import NETWORK_FORMATS, Family, ModelFormat
+from workers.compression.specs.step import Glob, Need, Step
+
+Globs = Annotated[tuple[Glob, ...], Field(max_length=1000)]
+
+
+class QuantizeStep(Step):
+    """Fields that every quantization method shares."""
+
+    technique: Literal["quantize"] = "quantize"
+    include: Globs = Field((), description="Only layers whose name matches one of these globs.")
+    exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")
+
+
+class DynamicQuantize(QuantizeStep):
+    """Weights stored as 8-bit integers, activations quantized on the fly from their own range."""
+
+    summary: ClassVar[str] = "8-bit weights, activations quantized on the fly; needs no data"
+    formats: ClassVar[tuple[ModelFormat, ...]] = NETWORK_FORMATS
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+    default: ClassVar[bool] = True
+
+    method: Literal["dynamic"] = "dynamic"
+    bits: Literal[8] = 8
+    scheme: Literal["auto", "affine", "symmetric"] = Field(
+        "auto", description="auto picks what this target's instructions compute exactly."
+    )
+    granularity: Literal["tensor", "channel"] = "channel"
+
+
+class StaticQuantize(QuantizeStep):
+    """Weights and activations as 8-bit integers, activation ranges estimated on calibration data."""
+
+    summary: ClassVar[str] = "8-bit weights and activations, ranges estimated on calibration data"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX,)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
+    needs: ClassVar[tuple[Need, ...]] = ("calibration",)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+
+    method: Literal["static"] = "static"
+    bits: Literal[8] = 8
+    granularity: Literal["tensor", "channel"] = "channel"
+    range: Literal["minmax", "moving_average", "percentile"] = "minmax"
+    samples: int = Field(256, ge=1, le=100_000, description="Calibration rows used at most.")
+
+
+class Float16Quantize(QuantizeStep):
+    """Weights stored (and, where the runtime has the kernels, computed) in IEEE half precision."""
+
+    summary: ClassVar[str] = "Weights as 16-bit floats; needs no data"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (
+        *NETWORK_FORMATS,
+        ModelFormat.SAFETENSORS,
+        ModelFormat.TORCH_STATE_DICT,
+    )
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+
+    method: Literal["float16"] = "float16"
