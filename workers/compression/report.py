@@ -1,0 +1,167 @@
+"""Builds the report of a finished compression and renders it as Markdown and HTML.
+
+Rendering happens in the supervisor, from figures that were parsed and bounded: nothing here trusts a string. Markdown
+and HTML show the same rows, made once by ``headline_rows``.
+"""
+
+from datetime import UTC, datetime
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from pydantic import JsonValue
+
+from workers.compression.specs.messages import Comparison, Compressed
+from workers.compression.specs.metrics import Metrics
+from workers.compression.specs.recipe import Recipe
+from workers.compression.specs.report import Report, StoredModel
+
+TASK_METRICS = ("accuracy", "f1", "auc", "rmse", "mae", "r2", "spearman", "pearson", "perplexity")
+Row = tuple[str, str, str, str]
+
+
+def build(
+    *,
+    original: StoredModel,
+    artifact: StoredModel,
+    compressed: Compressed,
+    comparison: Comparison,
+    recipe: Recipe,
+    seed: int,
+    job: str | None = None,
+    environment: dict[str, JsonValue] | None = None,
+) -> Report:
+    """Puts together what the children measured.
+
+    Args:
+        original: The model that was uploaded; its size is that of the measured clean form.
+        artifact: The file as it lies in the store.
+        environment: Facts the supervisor adds, such as the worker's hardware.
+    """
+    return Report(
+        job=job,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        original=original,
+        artifact=artifact,
+        load=compressed.load,
+        recipe=tuple(step.model_dump(mode="json") for step in recipe),
+        seed=seed,
+        steps=compressed.steps,
+        metrics=comparison.metrics,
+        evaluation=comparison.evaluation,
+        findings=comparison.findings,
+        warnings=tuple(dict.fromkeys((*compressed.warnings, *comparison.warnings))),
+        layers=compressed.layers,
+        harness=comparison.harness,
+        environment={**comparison.environment, **(environment or {})},
+    )
+
+
+def headline_rows(report: Report) -> list[Row]:
+    """The before/after table: figure, original, compressed, and the ratio or difference in words."""
+    before, after, ratios = report.metrics.original, report.metrics.compressed, report.metrics.ratios
+    rows: list[Row] = [
+        ("size", _bytes(before.size_bytes), _bytes(after.size_bytes), _times(ratios.size, "smaller")),
+        (
+            "bits per parameter",
+            f"{before.bits_per_parameter:.2f}",
+            f"{after.bits_per_parameter:.2f}",
+            _times(ratios.bits_per_parameter, "fewer"),
+        ),
+        (
+            "nonzero parameters",
+            f"{before.nonzero_parameters:,}",
+            f"{after.nonzero_parameters:,}",
+            f"{1 - after.nonzero_parameters / max(after.parameters, 1):.1%} zero",
+        ),
+    ]
+    rows += _quality_rows(before, after)
+    rows += _latency_rows(report)
+    for name, label, ratio in (("load_ms", "load, ms", ratios.load), ("macs", "MACs", ratios.macs)):
+        old, new = getattr(before, name), getattr(after, name)
+        if old is not None and new is not None:
+            rows.append((label, f"{old:,.0f}", f"{new:,.0f}", _times(ratio, "less")))
+    if before.peak_memory_bytes is not None and after.peak_memory_bytes is not None:
+        memory = _times(ratios.peak_memory, "less")
+        rows.append(("peak memory", _bytes(before.peak_memory_bytes), _bytes(after.peak_memory_bytes), memory))
+    return rows
+
+
+def to_markdown(report: Report) -> str:
+    """The report for a pull request or a terminal."""
+    return _render("report.md.jinja", report, autoescape=False)
+
+
+def to_html(report: Report) -> str:
+    """A self-contained page: no script, no outside reference."""
+    return _render("report.html.jinja", report, autoescape=True)
+
+
+def _render(template: str, report: Report, *, autoescape: bool) -> str:
+    environment = Environment(autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["bytes"] = _bytes
+    environment.filters["cell"] = _markdown_cell
+    source = resources.files("workers.compression").joinpath("templates", template).read_text("utf-8")
+    return environment.from_string(source).render(report=report, rows=headline_rows(report))
+
+
+def _quality_rows(before: Metrics, after: Metrics) -> list[Row]:
+    rows: list[Row] = []
+    for name in TASK_METRICS:
+        old, new = getattr(before, name), getattr(after, name)
+        if old is not None and new is not None:
+            shown = [_with_interval(side, name, value) for side, value in ((before, old), (after, new))]
+            rows.append((name, shown[0], shown[1], f"{new - old:+.4f}"))
+    if after.fidelity is not None:
+        rows.append(("cosine to original", "1", f"{after.fidelity.cosine:.5f}", f"{after.fidelity.sqnr_db:.1f} dB"))
+        if after.fidelity.top1_agreement is not None:
+            rows.append(("same top class", "1", f"{after.fidelity.top1_agreement:.4f}", ""))
+    return rows
+
+
+def _with_interval(side: Metrics, name: str, value: float) -> str:
+    interval = side.intervals.get(name)
+    return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def _latency_rows(report: Report) -> list[Row]:
+    before, after, ratios = report.metrics.original, report.metrics.compressed, report.metrics.ratios
+    rows: list[Row] = []
+    for batch, old in (before.latency_ms or {}).items():
+        new = (after.latency_ms or {}).get(batch)
+        ratio = (ratios.latency_by_batch_size or {}).get(batch)
+        if new is None or ratio is None:
+            continue
+        interval = (ratios.latency_intervals or {}).get(batch)
+        verdict = _times(ratio, "faster")
+        if interval is not None and interval.low <= 1.0 <= interval.high:
+            verdict = f"no difference [{interval.low:.2f}, {interval.high:.2f}]"
+        elif interval is not None:
+            verdict += f" [{interval.low:.2f}, {interval.high:.2f}]"
+        rows.append((f"latency, ms (batch {batch})", f"{old.p50:.3f}", f"{new.p50:.3f}", verdict))
+    return rows
+
+
+def _times(ratio: float | None, word: str) -> str:
+    if ratio is None:
+        return ""
+    if ratio >= 1.0:
+        return f"{ratio:.2f}× {word}"
+    opposite = {"smaller": "larger", "faster": "slower", "fewer": "more", "less": "more"}[word]
+    return f"{1 / ratio:.2f}× {opposite}" if ratio > 0 else ""
+
+
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000 or unit == "GB":
+            break
+    return f"{size:,.2f} {unit}"
+
+
+def _markdown_cell(text: object) -> str:
+    """Text that cannot break out of a table cell or start markup of its own."""
+    flat = " ".join(str(text).split())
+    return "".join("\\" + letter if letter in "\\|<>[]`*_" else letter for letter in flat)
