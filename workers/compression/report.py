@@ -98,8 +98,11 @@ def to_html(report: Report) -> str:
 
 def _render(template: str, report: Report, *, autoescape: bool) -> str:
     # Markdown cells go through the ``cell`` filter instead: HTML entities would show there.
-    environment = Environment(  # noqa: S701
-        autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = Environment(
+        autoescape=autoescape,  # noqa: S701
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["bytes"] = _bytes
     environment.filters["cell"] = _markdown_cell

@@ -110,7 +110,6 @@ class Compare(Contract):
     task: Literal["compare"] = "compare"
     original: ModelFile
     compressed: ModelFile
-    original_size_bytes: int
     probes: tuple["ProbeResult", "ProbeResult"] | None = None
     data: Data = Data()
     target: Target = Target()

@@ -1,0 +1,188 @@
+"""The whole job without service, database or broker: ``python -m workers.compression run MODEL --recipe FILE``.
+
+The files are the caller's own, so nothing is confined; each stage still runs in a process of its own, speaking the
+same protocol as under the supervisor, so that the measurements mean the same.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from workers.compression import report
+from workers.compression.specs.containers.archives import stored_zip
+from workers.compression.specs.errors import Crashed, EngineError, InvalidSpec
+from workers.compression.specs.job import DatasetFields
+from workers.compression.specs.messages import (
+    OUTPUT_FOLDER,
+    REQUEST_FILE,
+    RESULT_FILE,
+    Compare,
+    Comparison,
+    Compress,
+    Compressed,
+    Data,
+    DatasetFile,
+    DatasetInspection,
+    Event,
+    InspectDataset,
+    InspectModel,
+    Log,
+    ModelFile,
+    ModelInspection,
+    Outcome,
+    Probe,
+    ProbeResult,
+    Progress,
+    Request,
+)
+from workers.compression.specs.recipe import Recipe
+from workers.compression.specs.report import Report, StoredModel
+
+ResultType = TypeVar("ResultType")
+CALIBRATION_SHARE = 0.2
+
+
+def main(arguments: list[str]) -> int:
+    """Command line of the engine alone; 0 when the artifact and its report are written, 1 with the reason if not."""
+    parser = argparse.ArgumentParser(prog="pressroom run", description="Compress a model without the service.")
+    parser.add_argument("model", type=Path, help="model file, archive or directory")
+    parser.add_argument("--recipe", type=Path, required=True, help="JSON: a list of steps, or an object with 'recipe'")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the artifact and the report")
+    parser.add_argument(
+        "--data", type=Path, help="evaluation data; a part of it calibrates if --calibration is missing"
+    )
+    parser.add_argument("--calibration", type=Path, help="calibration data")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="pressroom-run-") as folder:
+            made = run(options.model, read_recipe(options.recipe), options.output, Path(folder), options)
+    except EngineError as error:
+        hint = f" {error.hint}" if error.hint else ""
+        step = f" ({error.step})" if error.step else ""
+        sys.stderr.write(f"{error.code}{step}: {error.detail}{hint}\n")
+        return 1
+    sys.stdout.write(report.to_markdown(made))
+    sys.stdout.write(f"\nartifact: {options.output / made.artifact.name}\nreport:   {options.output / 'report.html'}\n")
+    return 0
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a JSON file; raises ``InvalidSpec`` naming the field."""
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        return TypeAdapter(Recipe).validate_python(raw["recipe"] if isinstance(raw, dict) else raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidSpec(f"recipe {'/'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidSpec(f"The recipe file cannot be read: {error}") from error
+
+
+def run(model: Path, recipe: Recipe, output: Path, scratch: Path, options: argparse.Namespace) -> Report:
+    """Inspects, compresses, probes and compares; writes artifact and report below ``output``."""
+    if not model.exists():
+        raise InvalidSpec(f"There is no {model}.")
+    upload = model.absolute()
+    if model.is_dir():
+        upload = scratch / "upload.zip"
+        stored_zip(model, upload)
+    inspection = _perform(InspectModel(path=str(upload), filename=model.name), scratch / "inspect", ModelInspection)
+    clean = scratch / "inspect" / inspection.clean if inspection.clean else upload
+    original = ModelFile(path=str(clean), format=inspection.format)
+    data = _data(options, scratch)
+    request = Compress(model=original, recipe=recipe, data=data, seed=options.seed)
+    compressed = _perform(request, scratch / "compress", Compressed)
+    output.mkdir(parents=True, exist_ok=True)
+    artifact = output / compressed.name
+    shutil.copyfile(scratch / "compress" / compressed.path, artifact)
+    stored = ModelFile(path=str(artifact.absolute()), format=compressed.format)
+    comparison = _measure(original, stored, recipe, data, options.seed, scratch)
+    made = report.build(
+        original=_stored_model(upload, inspection.format, model.name),
+        artifact=_stored_model(artifact, compressed.format, compressed.name),
+        compressed=compressed,
+        comparison=comparison,
+        recipe=recipe,
+        seed=options.seed,
+    )
+    (output / "report.json").write_text(made.model_dump_json(indent=2, exclude_none=True), "utf-8")
+    (output / "report.md").write_text(report.to_markdown(made), "utf-8")
+    (output / "report.html").write_text(report.to_html(made), "utf-8")
+    return made
+
+
+def _measure(
+    original: ModelFile, stored: ModelFile, recipe: Recipe, data: Data, seed: int, scratch: Path
+) -> Comparison:
+    probes = tuple(
+        _perform(Probe(model=file, data=data, seed=seed), scratch / f"probe{index}", ProbeResult)
+        for index, file in enumerate((original, stored))
+    )
+    request = Compare(
+        original=original, compressed=stored, probes=(probes[0], probes[1]), data=data, recipe=recipe, seed=seed
+    )
+    return _perform(request, scratch / "compare", Comparison)
+
+
+def _data(options: argparse.Namespace, scratch: Path) -> Data:
+    evaluation = _dataset(options.data, scratch / "evaluation") if options.data else None
+    if options.calibration:
+        return Data(calibration=_dataset(options.calibration, scratch / "calibration"), evaluation=evaluation)
+    if evaluation is None:
+        return Data()
+    return Data(
+        calibration=evaluation.model_copy(update={"part": (0.0, CALIBRATION_SHARE), "split_seed": options.seed}),
+        evaluation=evaluation.model_copy(update={"part": (CALIBRATION_SHARE, 1.0), "split_seed": options.seed}),
+    )
+
+
+def _dataset(path: Path, scratch: Path) -> DatasetFile:
+    request = InspectDataset(path=str(path.absolute()), filename=path.name)
+    found = _perform(request, scratch, DatasetInspection)
+    return DatasetFile(path=request.path, format=found.format, fields=DatasetFields())
+
+
+def _perform(request: Request, folder: Path, expected: type[ResultType]) -> ResultType:
+    """Runs one task in a fresh process and passes its progress on to standard error."""
+    folder.mkdir(parents=True)
+    (folder / REQUEST_FILE).write_text(request.model_dump_json(), "utf-8")
+    (folder / OUTPUT_FOLDER).mkdir()
+    events: TypeAdapter[Event] = TypeAdapter(Event)
+    with subprocess.Popen([sys.executable, "-m", "workers.compression"], cwd=folder, stdout=subprocess.PIPE) as child:
+        for line in child.stdout or ():
+            _show(events.validate_json(line))
+    if child.returncode != 0:
+        raise Crashed(f"The {request.task} process ended with code {child.returncode}.", step=request.task)
+    outcome = Outcome.model_validate_json((folder / RESULT_FILE).read_bytes())
+    if outcome.failure is not None:
+        failed = outcome.failure
+        error = EngineError(failed.detail, reason=failed.reason, hint=failed.hint, step=failed.step)
+        error.code = failed.code  # type: ignore[misc]  # the class of the child's error is gone, its code is not
+        raise error
+    if not isinstance(outcome.result, expected):
+        raise Crashed(f"The {request.task} process gave another kind of result.", step=request.task)
+    return outcome.result
+
+
+def _show(event: Event) -> None:
+    if isinstance(event, Progress):
+        sys.stderr.write(f"{event.fraction:6.1%}  {event.step}  {event.message}\n")
+    elif isinstance(event, Log):
+        sys.stderr.write(f"        {event.level}: {event.message}\n")
+
+
+def _stored_model(path: Path, model_format: object, name: str) -> StoredModel:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return StoredModel.model_validate(
+        {"name": name, "format": model_format, "sha256": digest, "size_bytes": path.stat().st_size}
+    )

@@ -1,0 +1,141 @@
+"""The engine's tasks: paths and a validated request in, files and events out."""
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from workers.compression import data
+from workers.compression.context import Context
+from workers.compression.data import Batch, Dataset, open_dataset
+from workers.compression.evaluation import output_fidelity
+from workers.compression.families.model import Array, Model
+from workers.compression.layers import compare_layers
+from workers.compression.measure import compare, evaluation_data, open_file, probe
+from workers.compression.registry import family, handler_for
+from workers.compression.specs.containers.sniffing import sniff_model
+from workers.compression.specs.errors import EngineError
+from workers.compression.specs.formats import RUNNABLE_FORMATS
+from workers.compression.specs.messages import (
+    OUTPUT_FOLDER,
+    Compare,
+    Compress,
+    Compressed,
+    InspectDataset,
+    InspectModel,
+    Probe,
+    Request,
+    Result,
+    StepCompleted,
+)
+from workers.compression.specs.metrics import Fidelity, StepOutcome
+from workers.compression.specs.step import Step
+
+QUICK_BATCHES = 4
+QUICK_ROWS = 16
+
+
+def perform(request: Request, scratch: Path, context: Context) -> Result:
+    """Carries out one request.
+
+    Args:
+        scratch: The working directory; made files go below its ``out``.
+        context: Takes events; seed, target and data are filled in from the request.
+
+    Raises:
+        EngineError: With the step it happened in.
+    """
+    out = scratch / OUTPUT_FOLDER
+    out.mkdir(exist_ok=True)
+    if isinstance(request, InspectModel):
+        path = Path(request.path)
+        return family(sniff_model(path)).inspect(path, out, context)
+    if isinstance(request, InspectDataset):
+        return data.inspect(Path(request.path), request.filename, request.fields, out)
+    _fill(context, request)
+    if isinstance(request, Compress):
+        return compress(request, out, context)
+    return probe(request, context) if isinstance(request, Probe) else compare(request, context)
+
+
+def compress(request: Compress, out: Path, context: Context) -> Compressed:
+    """Opens the model, applies the recipe step by step, saves the artifact.
+
+    The figures in the step outcomes are quick looks in memory; the proof is what ``compare`` measures later on the
+    stored file.
+    """
+    context.step = "open"
+    model = open_file(request.model, context)
+    quick_look = _keep_outputs(model, context) if request.model.format in RUNNABLE_FORMATS else None
+    outcomes: list[StepOutcome] = []
+    context.window = (0.1, 0.85)
+    for index, (spec, window) in enumerate(zip(request.recipe, context.windows(len(request.recipe)), strict=True)):
+        context.step, context.window = f"recipe/{index}", window
+        model, outcome = _apply(model, spec, quick_look, context)
+        outcomes.append(outcome)
+        context.emit(StepCompleted(outcome=outcome))
+    context.step, context.window = "save", (0.85, 1.0)
+    context.progress(0.0, "saving")
+    name = f"model{model.extension}"
+    model.save(out / name)
+    layers = compare_layers(open_file(request.model, context), model)
+    context.progress(1.0, "saved")
+    return Compressed(
+        path=f"{OUTPUT_FOLDER}/{name}",
+        name=name,
+        format=model.format,
+        steps=tuple(outcomes),
+        layers=layers,
+        load=model.load_snippet(name),
+        warnings=tuple(context.warnings),
+    )
+
+
+@dataclass(frozen=True)
+class _QuickLook:
+    """A few batches and what the original made of them."""
+
+    dataset: Dataset
+    batches: list[Batch]
+    outputs: list[list[Array]]
+
+    def fidelity(self, model: Model) -> Fidelity:
+        return output_fidelity(self.outputs, model, self.batches, self.dataset)
+
+
+def _keep_outputs(model: Model, context: Context) -> _QuickLook:
+    """Handlers may change a model in place, so the original's outputs are kept before the first of them runs."""
+    dataset = evaluation_data(model, context)
+    batches = list(islice(dataset.batches(model.inputs, QUICK_ROWS, model.tokenizer_file()), QUICK_BATCHES))
+    return _QuickLook(dataset, batches, [model.run(batch.feeds) for batch in batches])
+
+
+def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Context) -> tuple[Model, StepOutcome]:
+    context.progress(0.0, f"{spec.technique} {spec.method}")
+    known_warnings = len(context.warnings)
+    context.changes.clear()
+    started = time.perf_counter()
+    try:
+        model = handler_for(type(spec), model.format)(model, spec, context)
+        seconds = time.perf_counter() - started
+        fidelity = quick_look.fidelity(model) if quick_look is not None else None
+    except EngineError as error:
+        error.step = error.step or context.step
+        raise
+    return model, StepOutcome(
+        step=context.step,
+        technique=spec.technique,
+        method=spec.method,
+        seconds=seconds,
+        changed="; ".join(context.changes) or "done",
+        fidelity=fidelity,
+        warnings=tuple(context.warnings[known_warnings:]),
+    )
+
+
+def _fill(context: Context, request: Compress | Probe | Compare) -> None:
+    context.seed, context.target, context.evaluation = request.seed, request.target, request.evaluation
+    roles = request.data
+    context.train = open_dataset(roles.train) if roles.train else None
+    context.calibration = open_dataset(roles.calibration) if roles.calibration else None
+    context.evaluation_data = open_dataset(roles.evaluation) if roles.evaluation else None
