@@ -1,0 +1,30 @@
+"""``pressroom run``: the engine alone, without a service."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.output import fail
+from app.cli.service import missing_worker_libraries
+
+
+def run(
+    model: Annotated[Path, typer.Argument(exists=True, help="A model file or directory.")],
+    recipe: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="JSON file with the steps.")],
+    output: Annotated[Path, typer.Option(help="Directory for artifact and report.")],
+    data: Annotated[list[str] | None, typer.Option(help="[train|calibration|evaluation=]PATH; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Feeds every random choice.")] = 0,
+) -> None:
+    """Compresses a model here and now: files in, artifact and report out. For files you trust: it uses no sandbox."""
+    missing = missing_worker_libraries()
+    if missing:
+        fail(f"the engine is not installed here: {', '.join(missing)}", hint="pip install 'pressroom[worker]'")
+    command = [sys.executable, "-m", "workers.compression", "run", str(model)]
+    command += ["--recipe", str(recipe), "--output", str(output), "--seed", str(seed)]
+    for argument in data or ():
+        command += ["--data", argument]
+    done = subprocess.run(command, check=False)  # noqa: S603 - our own module, arguments passed as a list
+    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)

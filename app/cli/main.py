@@ -1,0 +1,40 @@
+"""The ``pressroom`` command."""
+
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from app.cli import catalogue, engine, jobs, keys, up
+
+app = typer.Typer(
+    name="pressroom",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Makes trained models smaller, faster and cheaper, and proves it.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pressroom {installed_version('pressroom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def pressroom(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+app.command()(up.up)
+app.command()(jobs.submit)
+app.command()(jobs.watch)
+app.command()(jobs.fetch)
+app.command()(jobs.report)
+app.command()(catalogue.techniques)
+app.command()(engine.run)
+app.add_typer(keys.keys, name="keys")
