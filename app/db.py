@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, Float, MetaData, create_engine, event
+from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, Float, MetaData, create_engine, event, make_url
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
+
+from app.broker import Broker
 
 AfterCommit = Callable[[], None]
 
@@ -86,16 +89,18 @@ class Database:
 
     Args:
         url: SQLAlchemy URL of SQLite or PostgreSQL (``postgresql+psycopg://``).
+        broker: Carried by every session as ``session.info["broker"]``, for what repositories send after the commit.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, broker: Broker | None = None) -> None:
         self.url = url
+        self.broker = broker
         self.engine = _create_engine(url)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """A session that commits on success, rolls back on an exception, then runs what waits for the commit."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self.engine, expire_on_commit=False, info={"broker": self.broker}) as session:
             with session.begin():
                 yield session
             for action in session.info.pop("after_commit", []):
@@ -115,6 +120,8 @@ class Database:
 def _create_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
+    if database := make_url(url).database:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": 30.0}, pool_size=10, max_overflow=20)
 
     @event.listens_for(engine, "connect")

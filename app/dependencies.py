@@ -1,0 +1,128 @@
+"""What requests depend on: the process's services, a session, and who is calling."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request, Security
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
+
+from app.broker import Broker
+from app.config import Settings
+from app.db import Database
+from app.errors import Forbidden
+from app.keys.service import Principal, authenticate
+from app.storage import Storage
+from app.wakeups import Wakeups
+
+T = TypeVar("T")
+
+WRITERS = 8
+
+
+def _write_slots() -> asyncio.Semaphore:
+    return asyncio.Semaphore(WRITERS)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the API process holds for its whole life."""
+
+    settings: Settings
+    database: Database
+    broker: Broker
+    storage: Storage
+    wakeups: Wakeups
+    write_slots: asyncio.Semaphore = field(default_factory=_write_slots)
+    """Writers wait for SQLite's one write lock on a thread each. Without a bound well below the size of the thread
+    pool they could take all of its threads, and the writer that holds the lock would wait for one to finish on."""
+
+    async def in_transaction(self, work: Callable[[Session], T]) -> T:
+        """Runs ``work`` in a transaction of its own, on a thread; for async code, which must not block."""
+
+        def run() -> T:
+            with self.database.transaction() as session:
+                return work(session)
+
+        async with self.write_slots:
+            return await run_in_threadpool(run)
+
+    async def reading(self, work: Callable[[Session], T]) -> T:
+        """Runs ``work`` with a session for reads alone, on a thread."""
+
+        def run() -> T:
+            with self.database.reading() as session:
+                return work(session)
+
+        return await run_in_threadpool(run)
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that serves the request."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+async def _write_slot(services: ServicesDep) -> AsyncIterator[None]:
+    async with services.write_slots:
+        yield
+
+
+def _write_session(
+    services: ServicesDep, _: Annotated[None, Depends(_write_slot, scope="function")]
+) -> Iterator[Session]:
+    with services.database.transaction() as session:
+        yield session
+
+
+def _read_session(services: ServicesDep) -> Iterator[Session]:
+    with services.database.reading() as session:
+        yield session
+
+
+# With the scope "function" the transaction ends before the response is sent: a client never sees a success whose
+# commit failed, and no session is held while a response streams.
+WriteSession = Annotated[Session, Depends(_write_session, scope="function")]
+ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
+
+_bearer = HTTPBearer(auto_error=False, bearerFormat="prk_…", scheme_name="ApiKey", description="An API key.")
+
+
+async def principal_of(
+    request: Request, services: ServicesDep, given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Principal:
+    """Who is calling; the answer is kept for the rest of the request.
+
+    Raises:
+        Unauthorized: There is no key, or none that opens anything.
+    """
+    known = request.scope.get("pressroom.principal")
+    if isinstance(known, Principal):
+        return known
+    secret = given.credentials if given is not None else None
+    principal = await run_in_threadpool(authenticate, services.database, services.settings, secret)
+    request.scope["pressroom.principal"] = principal
+    return principal
+
+
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
+
+
+def _requires(scope: str) -> Callable[[Principal], Principal]:
+    def check(principal: PrincipalDep) -> Principal:
+        if scope not in principal.scopes:
+            raise Forbidden(f"This needs a key with the scope {scope}.", reason="missing_scope")
+        return principal
+
+    return check
+
+
+Reader = Annotated[Principal, Depends(_requires("read"))]
+Writer = Annotated[Principal, Depends(_requires("write"))]
+Admin = Annotated[Principal, Depends(_requires("admin"))]
