@@ -37,6 +37,8 @@ class Step(Contract):
     """Whether a missing ``method`` means this one."""
     compresses: ClassVar[bool] = True
     """Whether a recipe with this step must end with something smaller (``nothing_compressed``)."""
+    size_factors: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
+    """Bytes of the artifact over those of the model at best, typically and at worst; estimates start from them."""
 
     technique: str
     method: str

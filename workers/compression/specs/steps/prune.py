@@ -39,6 +39,7 @@ class CostComplexityPrune(Step):
     summary: ClassVar[str] = "Collapse subtrees that gain too little impurity for their leaves"
     formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.SKOPS,)
     families: ClassVar[tuple[Family, ...]] = (Family.TREE_ENSEMBLE,)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.01, 0.3, 1.0)
 
     technique: Literal["prune"] = "prune"
     method: Literal["cost_complexity"] = "cost_complexity"
@@ -52,6 +53,7 @@ class EnsemblePrune(Step):
     formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.SKOPS,)
     families: ClassVar[tuple[Family, ...]] = (Family.TREE_ENSEMBLE,)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.1, 0.5, 1.0)
 
     technique: Literal["prune"] = "prune"
     method: Literal["ensemble"] = "ensemble"

@@ -26,6 +26,7 @@ class DynamicQuantize(QuantizeStep):
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
     default: ClassVar[bool] = True
+    size_factors: ClassVar[tuple[float, float, float]] = (0.25, 0.3, 1.0)
 
     method: Literal["dynamic"] = "dynamic"
     bits: Literal[8] = 8
@@ -43,6 +44,7 @@ class StaticQuantize(QuantizeStep):
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.25, 0.3, 1.0)
 
     method: Literal["static"] = "static"
     bits: Literal[8] = 8
@@ -62,5 +64,6 @@ class Float16Quantize(QuantizeStep):
     )
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 1.0)
 
     method: Literal["float16"] = "float16"

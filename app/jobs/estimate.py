@@ -1,0 +1,93 @@
+"""What a job would take: from the model's own shape, corrected by what similar jobs took."""
+
+from collections.abc import Sequence
+from math import prod
+
+from sqlalchemy.orm import Session
+
+from app.config import Settings
+from app.jobs.history import FinishedJob, similar_jobs
+from app.jobs.planning import Resolved
+from app.jobs.schemas import Band, Estimate, EstimateBasis
+from workers.compression.specs.errors import OutOfDisk, OutOfMemory
+
+MEBIBYTE = 1 << 20
+
+# Rules of thumb for one thread of a small server; the interpreters and libraries of a job's four children are in the
+# fixed parts. Wide on purpose: history narrows them.
+_FIXED_SECONDS = (4.0, 12.0, 60.0)
+_SECONDS_PER_MEBIBYTE = (0.02, 0.1, 0.6)
+_FIXED_MEMORY = (128.0 * MEBIBYTE, 350.0 * MEBIBYTE, 1024.0 * MEBIBYTE)
+_MEMORY_PER_BYTE = (1.0, 3.0, 7.0)
+
+
+def estimate(session: Session, settings: Settings, project_id: str, resolved: Resolved) -> Estimate:
+    """Bands for time, memory and artifact size; refuses a job that cannot fit."""
+    check_fits(resolved, settings)
+    model = resolved.inputs.model
+    steps = [step.key() for step in resolved.spec.recipe]
+    past = similar_jobs(session, project_id, steps, str(model.format)) if model.format else []
+    seconds, memory, size = _seconds(resolved), peak_memory(resolved), artifact_size(resolved)
+    if past:
+        seconds = _narrowed(seconds, [job.seconds for job in past])
+        size = _narrowed(size, [job.size_ratio * model.size_bytes for job in past])
+        memory = _narrowed(memory, _peaks(past))
+    parameters = (model.inspection or {}).get("parameters")
+    basis = EstimateBasis(parameters=parameters, size_bytes=model.size_bytes, similar_jobs=len(past))
+    return Estimate(seconds=seconds, peak_memory_bytes=memory, size_bytes=size, basis=basis)
+
+
+def check_fits(resolved: Resolved, settings: Settings) -> None:
+    """Refuses a job that even at best needs more memory or disk than a job's child may use."""
+    memory, size = peak_memory(resolved), artifact_size(resolved)
+    if memory.low > settings.child_memory_bytes:
+        raise OutOfMemory(
+            f"The job needs at least {memory.low / MEBIBYTE:,.0f} MiB of memory; "
+            f"a job may use {settings.child_memory_bytes / MEBIBYTE:,.0f} MiB.",
+            reason="memory_limit",
+            hint="Raise PRESSROOM_CHILD_MEMORY_BYTES on a machine that has the memory.",
+            pointer="/model",
+        )
+    if size.low > settings.child_file_bytes:
+        raise OutOfDisk(
+            f"The artifact would have at least {size.low / MEBIBYTE:,.0f} MiB; "
+            f"a job may write files of {settings.child_file_bytes / MEBIBYTE:,.0f} MiB.",
+            reason="file_limit",
+            hint="Raise PRESSROOM_CHILD_FILE_BYTES on a machine that has the disk.",
+            pointer="/model",
+        )
+
+
+def peak_memory(resolved: Resolved) -> Band:
+    """Bytes that the hungriest child of the job needs."""
+    size = resolved.inputs.model.size_bytes
+    return _band([fixed + each * size for fixed, each in zip(_FIXED_MEMORY, _MEMORY_PER_BYTE, strict=True)])
+
+
+def artifact_size(resolved: Resolved) -> Band:
+    """Bytes of the artifact, by what each step does to the bytes of a typical model."""
+    size = resolved.inputs.model.size_bytes
+    recipe = resolved.spec.recipe
+    return _band([size * prod(step.size_factors[index] for step in recipe) for index in range(3)])
+
+
+def _seconds(resolved: Resolved) -> Band:
+    mebibytes = resolved.inputs.model.size_bytes / MEBIBYTE
+    work = mebibytes * (1 + len(resolved.spec.recipe))
+    return _band([fixed + each * work for fixed, each in zip(_FIXED_SECONDS, _SECONDS_PER_MEBIBYTE, strict=True)])
+
+
+def _peaks(past: Sequence[FinishedJob]) -> list[float]:
+    return [float(job.peak_memory_bytes) for job in past if job.peak_memory_bytes is not None]
+
+
+def _narrowed(rule: Band, observed: Sequence[float]) -> Band:
+    if not observed:
+        return rule
+    mean = sum(observed) / len(observed)
+    return Band(low=min(*observed, 0.7 * mean), typical=mean, high=max(*observed, 1.5 * mean))
+
+
+def _band(values: Sequence[float]) -> Band:
+    low, typical, high = values
+    return Band(low=low, typical=typical, high=high)

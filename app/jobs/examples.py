@@ -1,0 +1,73 @@
+"""Realistic bodies for OpenAPI; the tests check that the schemas accept them."""
+
+from typing import Any
+
+MODEL_ID = "mdl_01KAT6W4ZD0Q9V3H8M2N5R7T1X"
+TRAIN_ID = "dst_01KAT6W9B2C4D6E8F0G2H4J6K8"
+EVALUATION_ID = "dst_01KAT6WEM1N3P5Q7R9S1T3V5W7"
+JOB_ID = "job_01KAT6WP2A4B6C8D0E2F4G6H8J"
+
+JOB_CREATE_EXAMPLES: list[dict[str, Any]] = [
+    {
+        "model": MODEL_ID,
+        "data": {"calibration": TRAIN_ID, "evaluation": EVALUATION_ID},
+        "recipe": [
+            {"technique": "prune", "method": "magnitude", "sparsity": 0.5, "scope": "global"},
+            {"technique": "quantize", "method": "static", "bits": 8, "granularity": "channel", "samples": 256},
+        ],
+        "target": {"hardware": "auto", "runtime": "onnxruntime"},
+        "outputs": ["onnx"],
+        "evaluation": {"metric": "accuracy", "batch_sizes": [1, 8]},
+        "execution": {
+            "strategy": "single",
+            "world_size": 1,
+            "timeout_seconds": 3600,
+            "max_pending_seconds": 86400,
+            "priority": "normal",
+            "max_attempts": 3,
+        },
+        "seed": 0,
+        "labels": {"team": "search"},
+    },
+    {"model": MODEL_ID, "recipe": [{"technique": "quantize"}]},
+]
+
+JOB_SPEC_EXAMPLE: dict[str, Any] = {
+    **JOB_CREATE_EXAMPLES[0],
+    "split": {
+        "seed": 0,
+        "roles": {
+            "calibration": {"dataset": TRAIN_ID, "part": [0.0, 1.0]},
+            "evaluation": {"dataset": EVALUATION_ID, "part": [0.0, 1.0]},
+        },
+        "summary": "Every role has a dataset of its own.",
+    },
+}
+
+JOB_READ_EXAMPLE: dict[str, Any] = {
+    "id": JOB_ID,
+    "object": "job",
+    "status": "running",
+    "done": False,
+    "spec": JOB_SPEC_EXAMPLE,
+    "progress": {
+        "fraction": 0.42,
+        "step": "recipe/1",
+        "message": "Reading calibration batch 12 of 32",
+        "eta_seconds": 11.5,
+    },
+    "attempt": 1,
+    "queue": {"name": "cpu", "position": None},
+    "created_at": "2026-11-24T09:30:00Z",
+    "queued_at": "2026-11-24T09:30:00Z",
+    "started_at": "2026-11-24T09:30:01Z",
+    "finished_at": None,
+    "outcome": None,
+    "termination_reason": None,
+    "metrics": None,
+    "warnings": [],
+    "error": None,
+    "artifacts": [],
+    "environment": None,
+    "labels": {"team": "search"},
+}
