@@ -123,7 +123,10 @@ class FidelitySums:
         """Takes one batch of the same rows; ``classes`` says that the last axis holds class scores."""
         left = np.asarray(original, np.float64).reshape(len(original), -1)
         right = np.asarray(compressed, np.float64).reshape(len(compressed), -1)
-        self._finite = self._finite and bool(np.isfinite(right).all())
+        known = np.isfinite(left)
+        self._finite = self._finite and bool(np.isfinite(right[known]).all())
+        # Where the original itself gives no number there is nothing to be faithful to.
+        left, right = np.where(known, left, 0.0), np.where(known & np.isfinite(right), right, 0.0)
         error = right - left
         self.rows += len(left)
         self.signal += float(np.sum(left * left))
@@ -138,7 +141,7 @@ class FidelitySums:
     def result(self) -> Fidelity:
         """The figures so far."""
         return Fidelity(
-            cosine=self.cosine / max(self.rows, 1),
+            cosine=min(1.0, self.cosine / max(self.rows, 1)),
             sqnr_db=sqnr_db(self.signal, self.noise),
             top1_agreement=self.agreeing / self.judged if self.judged else None,
             max_abs_error=self.max_abs_error,
