@@ -1,0 +1,95 @@
+"""A set of named tensors without a graph: countable, compressible and savable, but not runnable."""
+
+from collections.abc import Iterator, Mapping
+from typing import NoReturn, Self
+
+import numpy as np
+import torch
+
+from workers.compression.families.model import Array, Feeds, Model, StoredLayer
+from workers.compression.families.statistics import describe_tensor
+from workers.compression.families.tensors.stored import StoredTensor, TensorFile, arrays
+from workers.compression.specs.errors import UnsupportedOperator
+from workers.compression.specs.formats import Family
+from workers.compression.specs.messages import ModelInspection, Port
+
+
+class TensorsModel(Model):
+    """Tensors by name with the names that share one tensor.
+
+    Args:
+        content: Tensors in their natural order and the sharing map.
+        stored_bytes: Size of the file they came from.
+    """
+
+    family = Family.TENSORS
+
+    def __init__(self, content: TensorFile, stored_bytes: int) -> None:
+        self._content = content
+        self._stored_bytes = stored_bytes
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Empty: there is no graph."""
+        return ()
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Empty: there is no graph."""
+        return ()
+
+    @property
+    def stored(self) -> Mapping[str, StoredTensor]:
+        """Tensors by name, values read when asked for; tied names appear once."""
+        return self._content.tensors
+
+    @property
+    def shared(self) -> Mapping[str, str]:
+        """Names of tied tensors, each mapped to the name its values are stored under."""
+        return self._content.shared
+
+    def with_tensors(self, tensors: Mapping[str, StoredTensor]) -> Self:
+        """The same model with other values under the same names."""
+        stored_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        return type(self)(TensorFile(dict(tensors), dict(self.shared)), stored_bytes)
+
+    def run(self, feeds: Feeds) -> NoReturn:
+        """Raises ``UnsupportedOperator``: tensors alone do not say how to compute with them."""
+        raise UnsupportedOperator("The model is a set of tensors without a graph, so it cannot be run.")
+
+    def stored_layers(self) -> Iterator[StoredLayer]:
+        """One entry per tensor."""
+        for name, tensor in self.stored.items():
+            yield _layer(name, tensor.load())
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Values by name, one tensor in memory at a time."""
+        return arrays(self.stored)
+
+    def size_bytes(self) -> int:
+        """Size of the file the model was opened from; of the values alone once they were changed."""
+        return self._stored_bytes
+
+    def inspection(self, clean: str | None, details: Mapping[str, object], warnings: list[str]) -> ModelInspection:
+        """What an upload of these tensors turned out to be."""
+        return ModelInspection(
+            format=self.format,
+            family=self.family,
+            clean=clean,
+            parameters=sum(tensor.elements for tensor in self.stored.values()),
+            tensors=tuple(describe_tensor(name, array) for name, array in self.tensors()),
+            details={"shared": dict(self.shared), **details},
+            warnings=tuple(warnings),
+        )
+
+
+def _layer(name: str, tensor: torch.Tensor) -> StoredLayer:
+    return StoredLayer(
+        name=name,
+        op="tensor",
+        parameters=tensor.numel(),
+        nonzero=int(torch.count_nonzero(tensor)),
+        bytes=tensor.numel() * tensor.dtype.itemsize,
+        bits=8.0 * tensor.dtype.itemsize,
+        weights=np.asarray(tensor.detach().float().numpy()) if tensor.is_floating_point() else None,
+    )

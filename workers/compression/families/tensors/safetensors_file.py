@@ -1,0 +1,34 @@
+"""safetensors files: accepted as they are once the header was checked."""
+
+from pathlib import Path
+
+from workers.compression.context import Context
+from workers.compression.families.tensors.model import TensorsModel
+from workers.compression.families.tensors.stored import read_safetensors, write_safetensors
+from workers.compression.specs.formats import ModelFormat
+from workers.compression.specs.messages import ModelInspection
+
+
+class SafetensorsModel(TensorsModel):
+    """Tensors that go back to the user as a ``.safetensors`` file."""
+
+    format = ModelFormat.SAFETENSORS
+    extension = ".safetensors"
+
+    def save(self, path: Path) -> None:
+        """Writes the tensors one at a time."""
+        write_safetensors(path, self.stored, self.shared)
+
+    def load_snippet(self, name: str) -> str:
+        """Opens the file with nothing but safetensors and torch."""
+        return f'from safetensors.torch import load_file\n\ntensors = load_file("{name}")'
+
+
+def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
+    """Checks the header and describes the tensors; the upload is its own clean form."""
+    return open_model(path, context).inspection(None, {}, [])
+
+
+def open_model(path: Path, context: Context) -> SafetensorsModel:
+    """Opens the file; values are read when asked for."""
+    return SafetensorsModel(read_safetensors(path), path.stat().st_size)
