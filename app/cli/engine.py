@@ -15,7 +15,10 @@ def run(
     model: Annotated[Path, typer.Argument(exists=True, help="A model file or directory.")],
     recipe: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="JSON file with the steps.")],
     output: Annotated[Path, typer.Option(help="Directory for artifact and report.")],
-    data: Annotated[list[str] | None, typer.Option(help="[train|calibration|evaluation=]PATH; repeatable.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="Evaluation data; a part of it calibrates if need be.")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(exists=True, help="Calibration data.")] = None,
     seed: Annotated[int, typer.Option(help="Feeds every random choice.")] = 0,
 ) -> None:
     """Compresses a model here and now: files in, artifact and report out. For files you trust: it uses no sandbox."""
@@ -24,7 +27,8 @@ def run(
         fail(f"the engine is not installed here: {', '.join(missing)}", hint="pip install 'pressroom[worker]'")
     command = [sys.executable, "-m", "workers.compression", "run", str(model)]
     command += ["--recipe", str(recipe), "--output", str(output), "--seed", str(seed)]
-    for argument in data or ():
-        command += ["--data", argument]
+    for option, path in (("--data", data), ("--calibration", calibration)):
+        if path is not None:
+            command += [option, str(path)]
     done = subprocess.run(command, check=False)  # noqa: S603 - our own module, arguments passed as a list
     raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)

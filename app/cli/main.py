@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import catalogue, engine, jobs, keys, up
+from app.cli import catalogue, engine, jobs, keys, migrate, up
 
 app = typer.Typer(
     name="pressroom",
@@ -37,4 +37,5 @@ app.command()(jobs.fetch)
 app.command()(jobs.report)
 app.command()(catalogue.techniques)
 app.command()(engine.run)
+app.command()(migrate.migrate)
 app.add_typer(keys.keys, name="keys")

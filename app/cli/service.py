@@ -77,7 +77,7 @@ def redis_part(data_dir: Path) -> Part:
         str(redis_server()),
         *("--port", "0", "--unixsocket", str(redis_socket(data_dir)), "--unixsocketperm", "700"),
         *("--save", "", "--appendonly", "no", "--dir", str(data_dir.absolute())),
-        *("--daemonize", "no", "--loglevel", "warning"),
+        *("--daemonize", "no", "--loglevel", "warning", "--logfile", str(data_dir.absolute() / "redis.log")),
     )
     # Last to stop: the others still speak to it while they end.
     return Part("redis", command, stop_order=1)

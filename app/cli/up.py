@@ -3,11 +3,9 @@
 import fcntl
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +18,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from app.cli import service
+from app.cli.migrate import upgrade_database
 from app.cli.output import Exit, err, fail
 from app.cli.supervision import Supervisor, describe_exit
 from app.client.client import Client
@@ -45,7 +44,7 @@ def up(
         try:
             if settings.redis_url is None:
                 supervisor.start(service.redis_part(settings.data_dir))
-            _migrate(supervisor.environment)
+            upgrade_database(supervisor.environment)
             _start_parts(supervisor, settings)
             _watch(supervisor, settings, stopping)
         except (service.MissingRedis, PermissionError) as failure:
@@ -101,13 +100,6 @@ def _check_port(settings: Settings) -> None:
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as failure:
         fail(f"cannot bind {settings.host}:{settings.port}: {failure.strerror}", hint="choose another --port")
-
-
-def _migrate(environment: Mapping[str, str]) -> None:
-    """In a process of its own: what migrations import would otherwise stay in this one's memory for good."""
-    done = subprocess.run((sys.executable, "-m", "app.cli.migrate"), env=environment, check=False)
-    if done.returncode != 0:
-        fail(f"the database migration {describe_exit(done.returncode)}")
 
 
 def _start_parts(supervisor: Supervisor, settings: Settings) -> None:
