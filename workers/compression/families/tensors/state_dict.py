@@ -14,14 +14,11 @@ from workers.compression.families.tensors.pickle_gate import MAX_PICKLE_BYTES, c
 from workers.compression.families.tensors.stored import StoredTensor, TensorFile, read_safetensors, write_safetensors
 from workers.compression.families.tensors.torch_archive import open_torch_archive
 from workers.compression.families.tensors.unwrapping import unwrap
-from workers.compression.specs.containers.limits import CHECKPOINT_LIMITS
-from workers.compression.specs.containers.zip_rules import checked_entries
-from workers.compression.specs.errors import InvalidModel, UnsupportedFormat
+from workers.compression.specs.errors import InvalidModel
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.messages import ModelInspection
 
 _MEMBERS: Final = re.compile(r"data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/\w+")
-_TORCHSCRIPT: Final = re.compile(r"[^/]*/(code/.*|constants\.pkl)")
 _REASON: Final = "checkpoint_invalid"
 
 
@@ -48,7 +45,6 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
     """Checks a checkpoint and writes its tensors to ``clean.safetensors`` below ``out``.
 
     Raises:
-        UnsupportedFormat: TorchScript, or a pickle that is no zip.
         UnsafeModel: The pickle could do more than build tensors.
         InvalidModel: No flat dictionary of tensors can be found in it.
         TooLarge: Tensors larger than the file that holds them.
@@ -59,7 +55,7 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
     for note in notes:
         context.warn(note)
     model = StateDictModel(read_safetensors(clean), clean.stat().st_size)
-    return model.inspection(str(clean), {}, notes)
+    return model.inspection(f"{out.name}/{clean.name}", {}, notes)
 
 
 def open_model(path: Path, context: Context) -> StateDictModel:
@@ -77,19 +73,6 @@ def _read_checkpoint(path: Path) -> tuple[TensorFile, list[str]]:
 
 
 def _check_archive(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise UnsupportedFormat(
-                "The checkpoint is not the zip that torch.save writes since version 1.6; pickles are never loaded.",
-                reason="checkpoint_not_zip",
-                hint="Load it where you trust it and save model.state_dict() again.",
-            )
-    if any(_TORCHSCRIPT.fullmatch(entry.filename) for entry in checked_entries(path, CHECKPOINT_LIMITS)):
-        raise UnsupportedFormat(
-            "TorchScript runs code while it is loaded.",
-            reason="format_refused",
-            hint="Export the model with torch.export or to ONNX.",
-        )
     archive = open_torch_archive(path, _REASON)
     for name in archive.members:
         if not _MEMBERS.fullmatch(name):
