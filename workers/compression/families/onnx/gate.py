@@ -34,11 +34,13 @@ def parse(data: bytes) -> ModelProto:
     if len(data) > MAX_BYTES:
         raise TooLarge("An ONNX file may hold 2 GiB at most, the limit of its encoding.", reason="model_too_large")
     try:
-        proto = ModelProto.FromString(data)
+        proto: ModelProto = ModelProto.FromString(data)
     except DecodeError as error:
         raise InvalidModel("The bytes are not an ONNX model: they do not decode.", reason="onnx_invalid") from error
     if not proto.ir_version or not proto.opset_import or not proto.graph.node:
-        raise InvalidModel("The bytes are not an ONNX model: version, opset or nodes are missing.", reason="onnx_invalid")
+        raise InvalidModel(
+            "The bytes are not an ONNX model: version, opset or nodes are missing.", reason="onnx_invalid"
+        )
     return proto
 
 

@@ -13,21 +13,97 @@ _DECODERS = frozenset({"ImageDecoder", "RegexFullMatch"})
 """Refused: parsers of foreign formats; a model needs none of them."""
 
 CONTRIB_OPERATORS = frozenset(
-    """
-    Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu BitmaskBiasDropout BitmaskDropout CDist ComplexMul
-    ComplexMulConj ConvTransposeWithDynamicPads CropAndResize DecoderAttention DecoderMaskedMultiHeadAttention
-    DecoderMaskedSelfAttention DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul DynamicTimeWarping
-    EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation
-    GatedRelativePositionBias GatherBlockQuantized GatherND Gelu GridSample GroupNorm GroupQueryAttention Inverse
-    Irfft LongformerAttention MatMulBnb4 MatMulInteger16 MatMulIntegerToFloat MatMulNBits MaxpoolWithMask MoE
-    MulInteger MultiHeadAttention MurmurHash3 NGramRepeatBlock NhwcConv NhwcFusedConv NhwcMaxPool PackedAttention
-    PackedMultiHeadAttention Pad QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool
-    QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid
-    QLinearSoftmax QLinearWhere QMoE QuantizeLinear QuantizeWithOrder DequantizeWithOrder QuickGelu Range
-    ReduceSumInteger RelativePositionBias RemovePadding RestorePadding Rfft RotaryEmbedding SkipGroupNorm
-    SkipLayerNormalization SkipSimplifiedLayerNormalization SparseAttention SparseToDenseMatMul TorchEmbedding
-    TransposeMatMul Trilu UnfoldTensor Unique WordConvEmbedding
-    """.split()
+    [
+        "Attention",
+        "BiasAdd",
+        "BiasGelu",
+        "BiasSoftmax",
+        "BiasSplitGelu",
+        "BitmaskBiasDropout",
+        "BitmaskDropout",
+        "CDist",
+        "ComplexMul",
+        "ComplexMulConj",
+        "ConvTransposeWithDynamicPads",
+        "CropAndResize",
+        "DecoderAttention",
+        "DecoderMaskedMultiHeadAttention",
+        "DecoderMaskedSelfAttention",
+        "DequantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "DynamicTimeWarping",
+        "EmbedLayerNormalization",
+        "ExpandDims",
+        "FastGelu",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "FusedMatMulActivation",
+        "GatedRelativePositionBias",
+        "GatherBlockQuantized",
+        "GatherND",
+        "Gelu",
+        "GridSample",
+        "GroupNorm",
+        "GroupQueryAttention",
+        "Inverse",
+        "Irfft",
+        "LongformerAttention",
+        "MatMulBnb4",
+        "MatMulInteger16",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "MaxpoolWithMask",
+        "MoE",
+        "MulInteger",
+        "MultiHeadAttention",
+        "MurmurHash3",
+        "NGramRepeatBlock",
+        "NhwcConv",
+        "NhwcFusedConv",
+        "NhwcMaxPool",
+        "PackedAttention",
+        "PackedMultiHeadAttention",
+        "Pad",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearConv",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMul",
+        "QLinearReduceMean",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+        "QMoE",
+        "QuantizeLinear",
+        "QuantizeWithOrder",
+        "DequantizeWithOrder",
+        "QuickGelu",
+        "Range",
+        "ReduceSumInteger",
+        "RelativePositionBias",
+        "RemovePadding",
+        "RestorePadding",
+        "Rfft",
+        "RotaryEmbedding",
+        "SkipGroupNorm",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+        "SparseAttention",
+        "SparseToDenseMatMul",
+        "TorchEmbedding",
+        "TransposeMatMul",
+        "Trilu",
+        "UnfoldTensor",
+        "Unique",
+        "WordConvEmbedding",
+    ]
 )
 """Contributed operators of onnxruntime that only compute; none runs a decoder loop, a subgraph or foreign code."""
 

@@ -11,7 +11,7 @@ _FIRST_IR_WITHOUT_INPUT_RULE = 4
 
 
 def skeleton(proto: ModelProto) -> ModelProto:
-    """``proto`` with each large initializer or constant of the main graph turned into an input of its type and shape."""
+    """``proto`` with each large stored tensor of the main graph turned into an input of its type and shape."""
     light = ModelProto()
     for field in ("ir_version", "producer_name", "model_version", "domain"):
         setattr(light, field, getattr(proto, field))

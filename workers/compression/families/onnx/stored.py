@@ -9,7 +9,7 @@ from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel
 MAX_RANK = 32
 MAX_DENSE_BYTES = 1 << 30
 
-_BITS = {
+_BITS: dict[int, int] = {
     TensorProto.UINT4: 4,
     TensorProto.INT4: 4,
     TensorProto.FLOAT4E2M1: 4,

@@ -1,53 +1,125 @@
-"""Every graph of a model, nested ones included, and the constants that are visible in each.
+"""Every graph of a model, nested ones included, and who reads what in them.
 
 Weights of real exports sit in initializers, in ``Constant`` nodes, and in either of the two inside the branches of
-``If``; whoever looks for weights goes through here and sees all of them.
+``If``; branches also read what outer graphs store. Whoever looks for weights goes through here and sees all of them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from workers.compression.families.model import Array
+
+STANDARD = frozenset({"", "ai.onnx"})
 
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """One graph and the tensors it stores, by name; names not found here are looked up in ``parent``."""
+    """One graph, the tensors it stores and the names it defines; other names are looked up in ``parent``."""
 
     graph: GraphProto
-    parent: "Scope | None" = None
-    depth: int = 0
-    stored: dict[str, TensorProto] = field(default_factory=dict)
+    parent: "Scope | None"
+    stored: dict[str, TensorProto]
+    defined: frozenset[str]
 
-    def tensor(self, name: str) -> TensorProto | None:
-        """The stored tensor that ``name`` means in this graph, if it is one."""
-        return self.origin(name)[1]
-
-    def origin(self, name: str) -> tuple["Scope", TensorProto | None]:
-        """Where ``name`` is stored: the graph that holds it and the tensor, or this graph and None."""
+    def home(self, name: str) -> "Scope | None":
+        """The graph that defines ``name`` as seen from here."""
         scope: Scope | None = self
-        while scope is not None:
-            if name in scope.stored:
-                return scope, scope.stored[name]
+        while scope is not None and name not in scope.defined:
             scope = scope.parent
-        return self, None
+        return scope
 
 
-def scopes(graph: GraphProto, parent: Scope | None = None) -> Iterator[Scope]:
-    """``graph`` and all graphs nested in it, outer ones first."""
-    depth = 0 if parent is None else parent.depth + 1
-    scope = Scope(graph, parent, depth, {tensor.name: tensor for tensor in graph.initializer})
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A node and the graph it stands in."""
+
+    scope: Scope
+    node: NodeProto
+
+
+@dataclass(frozen=True)
+class Value:
+    """A named value of one particular graph; siblings may use one name for two values."""
+
+    scope: Scope
+    name: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A node's input slot."""
+
+    place: Place
+    slot: int
+
+
+@dataclass
+class Index:
+    """Places in order of execution, and for each value what stores, makes and reads it."""
+
+    places: list[Place] = field(default_factory=list)
+    stored: dict[Value, TensorProto] = field(default_factory=dict)
+    makers: dict[Value, Place] = field(default_factory=dict)
+    readers: dict[Value, list[Reader]] = field(default_factory=dict)
+    outputs: set[Value] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, proto: ModelProto) -> "Index":
+        """Indexes a model; edits to it are not seen afterwards."""
+        index = cls()
+        index._add(proto.graph, None)
+        return index
+
+    def value(self, scope: Scope, name: str) -> Value | None:
+        """What ``name`` means in ``scope``; None for an omitted input."""
+        home = scope.home(name) if name else None
+        return Value(home, name) if home is not None else None
+
+    def tensor(self, place: Place, slot: int) -> TensorProto | None:
+        """The stored tensor that a node reads at ``slot`` directly."""
+        value = self.read(place, slot)
+        return self.stored.get(value) if value is not None else None
+
+    def read(self, place: Place, slot: int) -> Value | None:
+        """The value that a node reads at ``slot``."""
+        return self.value(place.scope, place.node.input[slot]) if slot < len(place.node.input) else None
+
+    def made(self, place: Place) -> Value:
+        """A node's first output."""
+        return Value(place.scope, place.node.output[0])
+
+    def _add(self, graph: GraphProto, parent: Scope | None) -> None:
+        scope = _scope(graph, parent)
+        self.stored.update({Value(scope, name): tensor for name, tensor in scope.stored.items()})
+        for node in graph.node:
+            place = Place(scope, node)
+            self.places.append(place)
+            self.makers.update({Value(scope, name): place for name in node.output if name})
+            for slot in range(len(node.input)):
+                value = self.read(place, slot)
+                if value is not None:
+                    self.readers.setdefault(value, []).append(Reader(place, slot))
+            for nested in subgraphs(node):
+                self._add(nested, scope)
+        for output in graph.output:
+            value = self.value(scope, output.name)
+            if value is not None:
+                self.outputs.add(value)
+
+
+def _scope(graph: GraphProto, parent: Scope | None) -> Scope:
+    stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        value = constant_value(node)
-        if value is not None:
-            scope.stored[node.output[0]] = value
-    yield scope
-    for node in graph.node:
-        for nested in subgraphs(node):
-            yield from scopes(nested, scope)
+        constant = constant_value(node)
+        if constant is not None:
+            stored[node.output[0]] = constant
+    defined = {name for node in graph.node for name in node.output if name}
+    defined.update(value.name for value in graph.input)
+    defined.update(sparse.values.name for sparse in graph.sparse_initializer)
+    return Scope(graph, parent, stored, frozenset(defined | stored.keys()))
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -61,20 +133,19 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 def constant_value(node: NodeProto) -> TensorProto | None:
     """The tensor inside a ``Constant`` node, editable in place; None for other nodes and for its short forms."""
-    if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"} or not node.output:
+    if node.op_type != "Constant" or node.domain not in STANDARD or not node.output:
         return None
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            return attribute.t
-    return None
+    return next((found.t for found in node.attribute if found.name == "value"), None)
 
 
 def integer_attribute(node: NodeProto, name: str, default: int) -> int:
     """An integer attribute of ``node``."""
-    for found in node.attribute:
-        if found.name == name:
-            return int(found.i)
-    return default
+    return next((int(found.i) for found in node.attribute if found.name == name), default)
+
+
+def float_attribute(node: NodeProto, name: str, default: float) -> float:
+    """A float attribute of ``node``."""
+    return next((float(found.f) for found in node.attribute if found.name == name), default)
 
 
 def layer_name(node: NodeProto) -> str:
@@ -82,23 +153,11 @@ def layer_name(node: NodeProto) -> str:
     return node.name or next((name for name in node.output if name), node.op_type)
 
 
-def values(tensor: TensorProto) -> Array:
-    """The tensor's elements as an array in its own dtype."""
+def array(tensor: TensorProto) -> Array:
+    """The tensor's elements in its own dtype."""
     return numpy_helper.to_array(tensor)
 
 
 def numel(tensor: TensorProto) -> int:
     """Number of elements by the tensor's dims."""
     return int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
-
-
-def consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """Nodes by the names they read, those of nested graphs included."""
-    found: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            found.setdefault(name, []).append(node)
-        for nested in subgraphs(node):
-            for name, nodes in consumers(nested).items():
-                found.setdefault(name, []).extend(nodes)
-    return found

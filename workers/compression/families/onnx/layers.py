@@ -1,0 +1,132 @@
+"""Layers as they are stored: each stored tensor counted once, with the first node that computes with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from workers.compression.families.model import StoredLayer
+from workers.compression.families.onnx.quantized import Restoration, restoration_of
+from workers.compression.families.onnx.walking import STANDARD, Index, Place, Value, array, layer_name, numel
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+_FOLDABLE = frozenset(
+    [
+        "Cast",
+        "Sub",
+        "Mul",
+        "Add",
+        "Div",
+        "Identity",
+        "Transpose",
+        "Reshape",
+        "Unsqueeze",
+        "Squeeze",
+        "Concat",
+        "Slice",
+        "DequantizeLinear",
+        "Flatten",
+    ]
+)
+"""Operators that exporters put between a stored weight and the node that computes with it."""
+
+
+@dataclass
+class _Parts:
+    """What one computing node owns."""
+
+    weights: list[tuple[TensorProto, Restoration | None]] = field(default_factory=list)
+    extra_bytes: int = 0
+
+
+def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
+    """Layers in order of execution; weights are restored for one layer at a time."""
+    index = Index.of(proto)
+    owned: dict[Place, _Parts] = {}
+    restorations = _restorations(index)
+    overhead = {value for found in restorations.values() for value in found.overhead}
+    for value, tensor in index.stored.items():
+        owner = computing_reader(index, value)
+        if owner is None or value in overhead or not (value in restorations or _is_parameter(tensor)):
+            continue
+        parts = owned.setdefault(owner, _Parts())
+        restoration = restorations.get(value)
+        parts.weights.append((tensor, restoration))
+        if restoration is not None:
+            parts.extra_bytes += sum(stored_bytes(index.stored[found]) for found in restoration.overhead)
+    for place in index.places:
+        if place in owned:
+            yield _layer(place.node, owned[place])
+
+
+def computing_reader(index: Index, value: Value) -> Place | None:
+    """The first node that reads ``value`` and is not itself computed from constants only."""
+    waiting, seen = [value], {value}
+    while waiting:
+        current = waiting.pop(0)
+        for reader in index.readers.get(current, ()):
+            place = reader.place
+            if not folds(index, place):
+                return place
+            made = index.made(place)
+            if made not in seen:
+                seen.add(made)
+                waiting.append(made)
+    return None
+
+
+def folds(index: Index, place: Place) -> bool:
+    """Whether a node only re-arranges or restores stored tensors, so that it vanishes when the model is loaded."""
+    if place.node.op_type not in _FOLDABLE or place.node.domain not in STANDARD:
+        return False
+    for slot in range(len(place.node.input)):
+        value = index.read(place, slot)
+        if value is None or value in index.stored:
+            continue
+        maker = index.makers.get(value)
+        if maker is None or not (maker.node.op_type == "Constant" or folds(index, maker)):
+            return False
+    return True
+
+
+def stored_bytes(tensor: TensorProto) -> int:
+    """Bytes of the tensor's data in the file."""
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data)
+    return numel(tensor) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _restorations(index: Index) -> dict[Value, Restoration]:
+    found = {value: restoration_of(index, value) for value in index.stored}
+    return {value: restoration for value, restoration in found.items() if restoration is not None}
+
+
+def _is_parameter(tensor: TensorProto) -> bool:
+    return tensor.data_type in FLOATS and len(tensor.dims) > 0
+
+
+def _layer(node: NodeProto, parts: _Parts) -> StoredLayer:
+    parameters = nonzero = 0
+    size = parts.extra_bytes
+    largest: npt.NDArray[np.float32] | None = None
+    for tensor, restoration in parts.weights:
+        values = array(tensor)
+        restored = values.astype(np.float32) if restoration is None else restoration.restore(values)
+        count = values.size if restored is None else restored.size
+        parameters += count
+        nonzero += int(np.count_nonzero(values if restored is None else restored))
+        size += stored_bytes(tensor)
+        if restored is not None and (largest is None or restored.size > largest.size):
+            largest = restored
+    return StoredLayer(
+        name=layer_name(node),
+        op=node.op_type,
+        parameters=parameters,
+        nonzero=nonzero,
+        bytes=size,
+        bits=8.0 * size / max(parameters, 1),
+        weights=largest,
+    )

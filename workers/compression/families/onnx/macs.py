@@ -1,0 +1,130 @@
+"""Multiply-accumulates of a model for given feeds, from the shapes that inference finds for them."""
+
+import math
+
+import numpy as np
+import onnx
+from onnx import ModelProto, ValueInfoProto
+
+from workers.compression.families.model import Feeds
+from workers.compression.families.onnx.layers import folds
+from workers.compression.families.onnx.skeleton import skeleton
+from workers.compression.families.onnx.walking import Index, Place, integer_attribute
+
+Shape = tuple[int, ...]
+
+_MATRIX_WEIGHT = {
+    "MatMul": 1,
+    "FusedMatMul": 1,
+    "MatMulInteger": 1,
+    "DynamicQuantizeMatMul": 1,
+    "MatMulIntegerToFloat": 1,
+    "QLinearMatMul": 3,
+    "Gemm": 1,
+    "QGemm": 3,
+    "MatMulNBits": 1,
+}
+_KERNEL = {"Conv": 1, "ConvInteger": 1, "FusedConv": 1, "QLinearConv": 3, "ConvTranspose": 1}
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
+_ATTENTION = frozenset({"Attention", "QAttention", "MultiHeadAttention"})
+
+
+def count_macs(proto: ModelProto, feeds: Feeds) -> int | None:
+    """The sum over all nodes whose shapes are known; None where no node's are."""
+    index = Index.of(proto)
+    shapes = _Shapes(proto, index, feeds)
+    counts = [count for place in index.places if (count := _node_macs(place, index, shapes)) is not None]
+    return sum(counts) if counts else None
+
+
+class _Shapes:
+    """Static shapes of values under the given feeds."""
+
+    def __init__(self, proto: ModelProto, index: Index, feeds: Feeds) -> None:
+        self._index = index
+        self._stored = {value: tuple(tensor.dims) for value, tensor in index.stored.items()}
+        self._known = _infer(proto, feeds)
+
+    def of(self, place: Place, slot: int) -> Shape | None:
+        """Shape of the input at ``slot``, or of the first output at slot -1."""
+        value = self._index.made(place) if slot < 0 else self._index.read(place, slot)
+        if value is None:
+            return None
+        return self._stored.get(value) or self._known.get(value.name)
+
+
+def _infer(proto: ModelProto, feeds: Feeds) -> dict[str, Shape]:
+    light = skeleton(proto)
+    for value in light.graph.input:
+        if value.name in feeds:
+            del value.type.tensor_type.shape.dim[:]
+            for size in np.shape(feeds[value.name]):
+                value.type.tensor_type.shape.dim.add().dim_value = size
+    for output in light.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del light.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    shapes = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        shape = _static(value)
+        if shape is not None:
+            shapes[value.name] = shape
+    return shapes
+
+
+def _static(value: ValueInfoProto) -> Shape | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return None
+    return tuple(dim.dim_value for dim in kind.shape.dim)
+
+
+def _node_macs(place: Place, index: Index, shapes: _Shapes) -> int | None:
+    node = place.node
+    if folds(index, place):
+        return None
+    if node.op_type in _MATRIX_WEIGHT:
+        return _matrix_macs(place, shapes)
+    if node.op_type in _KERNEL:
+        return _kernel_macs(place, shapes)
+    if node.op_type in _RECURRENT:
+        return _recurrent_macs(place, shapes)
+    return _attention_macs(place, shapes) if node.op_type in _ATTENTION else None
+
+
+def _kernel_macs(place: Place, shapes: _Shapes) -> int | None:
+    kernel = shapes.of(place, _KERNEL[place.node.op_type])
+    extent = shapes.of(place, 0 if place.node.op_type == "ConvTranspose" else -1)
+    return math.prod(extent) * math.prod(kernel[1:]) if kernel and extent else None
+
+
+def _recurrent_macs(place: Place, shapes: _Shapes) -> int | None:
+    sequence, weight, recurrence = (shapes.of(place, slot) for slot in (0, 1, 2))
+    if not (sequence and weight and recurrence):
+        return None
+    return sequence[0] * sequence[1] * (math.prod(weight) + math.prod(recurrence))
+
+
+def _matrix_macs(place: Place, shapes: _Shapes) -> int | None:
+    node = place.node
+    left = shapes.of(place, 0)
+    if node.op_type == "MatMulNBits":
+        width = integer_attribute(node, "N", 0)
+        return math.prod(left) * width if left else None
+    right = shapes.of(place, _MATRIX_WEIGHT[node.op_type])
+    if not left or not right:
+        return None
+    transposed = node.op_type in {"Gemm", "QGemm", "FusedMatMul"} and integer_attribute(node, "transB", 0)
+    width = right[-2] if transposed else right[-1]
+    batch = math.prod(right[:-2]) if len(right) > len(left) else 1
+    return math.prod(left) * width * batch
+
+
+def _attention_macs(place: Place, shapes: _Shapes) -> int | None:
+    query, other = shapes.of(place, 0), shapes.of(place, 1)
+    if not query or not other or len(query) != 3:
+        return None
+    if place.node.op_type == "MultiHeadAttention":
+        return 2 * math.prod(query) * (other[1] if len(other) == 3 else query[1])
+    hidden = other[-1] // 3
+    return math.prod(query) * other[-1] + 2 * query[0] * query[1] * query[1] * hidden

@@ -1,0 +1,164 @@
+"""An opened ONNX model: one protobuf in memory, a session when it is run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import onnxruntime
+from onnx import ModelProto, TypeProto, ValueInfoProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+from workers.compression.families.model import Array, Feeds, Model, StoredLayer
+from workers.compression.families.onnx.layers import stored_layers
+from workers.compression.families.onnx.macs import count_macs
+from workers.compression.families.onnx.walking import Index, array
+from workers.compression.specs.errors import DatasetMismatch, InvalidModel, UnsupportedOperator
+from workers.compression.specs.formats import Family, ModelFormat
+from workers.compression.specs.messages import Port
+
+_FATAL_ONLY = 4
+
+_SNIPPET = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{name}")
+outputs = session.run(None, {{{feeds}}})
+"""
+
+
+class OnnxModel(Model):
+    """A checked ONNX model.
+
+    Args:
+        proto: All weights inside; techniques may change it in place and then call ``changed``.
+        size_bytes: Size of the file it was read from.
+        tokenizer: The tokenizer.json that came along.
+    """
+
+    format: ClassVar[ModelFormat] = ModelFormat.ONNX
+    family: ClassVar[Family] = Family.NEURAL_NETWORK
+    extension: ClassVar[str] = ".onnx"
+
+    def __init__(self, proto: ModelProto, size_bytes: int | None = None, tokenizer: Path | None = None) -> None:
+        self.proto = proto
+        self._size_bytes = size_bytes
+        self._tokenizer = tokenizer
+        self._threads = 1
+        self._session: onnxruntime.InferenceSession | None = None
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Inputs in order, initializers that old exporters list among them left out."""
+        stored = {tensor.name for tensor in self.proto.graph.initializer}
+        return tuple(_port(value) for value in self.proto.graph.input if value.name not in stored)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Outputs that are tensors; maps and sequences, which classical models add, are left out."""
+        return tuple(_port(value) for value in self.proto.graph.output if value.type.HasField("tensor_type"))
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """Outputs in order for one batch."""
+        session = self._open_session()
+        missing = [port.name for port in self.inputs if port.name not in feeds]
+        if missing:
+            raise DatasetMismatch(f"The data has no values for the model's input {missing[0]!r}.")
+        wanted = {port.name: feeds[port.name] for port in self.inputs}
+        try:
+            results: list[Array] = session.run([port.name for port in self.outputs], wanted)
+        except (runtime_errors.InvalidArgument, ValueError) as error:
+            raise DatasetMismatch(f"The rows do not fit the model's inputs: {_brief(error)}") from error
+        except (runtime_errors.Fail, runtime_errors.RuntimeException, runtime_errors.NotImplemented) as error:
+            raise UnsupportedOperator(f"onnxruntime cannot run the model: {_brief(error)}") from error
+        return results
+
+    def save(self, path: Path) -> None:
+        """Writes one self-contained ``.onnx`` file."""
+        path.write_bytes(self.serialized())
+
+    def serialized(self) -> bytes:
+        """The file's bytes; the same for the same model."""
+        return bytes(self.proto.SerializeToString(deterministic=True))
+
+    def stored_layers(self) -> Iterator[StoredLayer]:
+        """Layers in order of execution."""
+        return stored_layers(self.proto)
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Stored tensors with more than one element, those of branches and ``Constant`` nodes included."""
+        for value, tensor in Index.of(self.proto).stored.items():
+            if tensor.dims:
+                yield value.name, array(tensor)
+
+    def size_bytes(self) -> int:
+        """Bytes of the saved ``.onnx`` file."""
+        return self._size_bytes if self._size_bytes is not None else self.proto.ByteSize()
+
+    def load_snippet(self, name: str) -> str:
+        """Code for onnxruntime alone."""
+        feeds = ", ".join(f'"{port.name}": ...' for port in self.inputs)
+        return _SNIPPET.format(name=name, feeds=feeds)
+
+    def macs(self, feeds: Feeds) -> int | None:
+        """Multiply-accumulates of matrix products, convolutions, recurrences and attention for ``feeds``."""
+        return count_macs(self.proto, feeds)
+
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer.json that came with the model."""
+        return self._tokenizer
+
+    def threads(self, count: int) -> None:
+        """Sets the session's threads; an open session is opened anew when next needed."""
+        if count != self._threads:
+            self._threads = count
+            self._session = None
+
+    def changed(self) -> None:
+        """To be called after editing ``proto``."""
+        self._session = None
+        self._size_bytes = None
+
+    def _open_session(self) -> onnxruntime.InferenceSession:
+        if self._session is None:
+            self._session = open_session(self.serialized(), self._threads)
+        return self._session
+
+
+def open_session(
+    data: bytes,
+    threads: int = 1,
+    level: onnxruntime.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+) -> onnxruntime.InferenceSession:
+    """A CPU session from bytes, so that the runtime has no folder in which to look for other files."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = level
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except (runtime_errors.NotImplemented, runtime_errors.NoSuchFile) as error:
+        raise UnsupportedOperator(f"onnxruntime has no kernel for this model: {_brief(error)}") from error
+    except (
+        runtime_errors.InvalidGraph,
+        runtime_errors.InvalidProtobuf,
+        runtime_errors.InvalidArgument,
+        runtime_errors.Fail,
+        runtime_errors.RuntimeException,
+    ) as error:
+        raise InvalidModel(f"onnxruntime refuses the model: {_brief(error)}", reason="onnx_invalid") from error
+
+
+def _brief(error: Exception) -> str:
+    return str(error).partition("\n")[0].rpartition(" : ")[2][:500]
+
+
+def _port(value: ValueInfoProto) -> Port:
+    kind = value.type.tensor_type
+    shape = tuple(dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else -1) for dim in kind.shape.dim)
+    return Port(name=value.name, shape=shape, dtype=_dtype_name(kind))
+
+
+def _dtype_name(kind: TypeProto.Tensor) -> str:
+    name = str(helper.tensor_dtype_to_np_dtype(kind.elem_type).name) if kind.elem_type else "unknown"
+    return "string" if name == "object" else name

@@ -1,0 +1,189 @@
+"""Recognizes integer weights by how the graph uses them, ours and other tools', and restores their real values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto
+
+from workers.compression.families.model import Array
+from workers.compression.families.onnx.walking import Index, Reader, Value, array, integer_attribute
+
+Floats = npt.NDArray[np.float32]
+
+INTEGERS = frozenset(
+    {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT16, TensorProto.UINT16}
+)
+_BIAS_INTEGERS = frozenset({TensorProto.INT32})
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """How a stored integer tensor becomes real numbers: ``(q - zero) * scale``.
+
+    ``overhead`` are the stored tensors that only serve this. ``restore`` gives None where the layout is not decoded.
+    """
+
+    overhead: tuple[Value, ...]
+    restore: Callable[[Array], Floats | None]
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """Where an operator reads weight, scale and zero point, and the axis that the scale runs along."""
+
+    weight: int
+    scale: int | None
+    zero: int
+    axis: int = -1
+
+
+_OPERATORS: dict[str, tuple[_Slots, ...]] = {
+    "DequantizeLinear": (_Slots(0, 1, 2),),
+    "MatMulInteger": (_Slots(1, None, 3),),
+    "ConvInteger": (_Slots(1, None, 3, 0),),
+    "QLinearMatMul": (_Slots(3, 4, 5),),
+    "QLinearConv": (_Slots(3, 4, 5, 0),),
+    "QGemm": (_Slots(3, 4, 5),),
+    "DynamicQuantizeMatMul": (_Slots(1, 2, 3),),
+    "MatMulIntegerToFloat": (_Slots(1, 3, 5),),
+    "QAttention": (_Slots(1, 4, 7),),
+    "DynamicQuantizeLSTM": (_Slots(1, 8, 9), _Slots(2, 10, 11)),
+    "MatMulNBits": (_Slots(1, 2, 3),),
+    "GatherBlockQuantized": (_Slots(0, 2, 3),),
+}
+_OPAQUE = frozenset({"MatMulNBits", "GatherBlockQuantized"})
+
+
+def restoration_of(index: Index, value: Value) -> Restoration | None:
+    """How ``value`` is restored, or None where it is not a quantized weight."""
+    tensor = index.stored[value]
+    if tensor.data_type not in INTEGERS | _BIAS_INTEGERS:
+        return None
+    for reader in index.readers.get(value, ()):
+        found = _by_operator(index, reader) if tensor.data_type in INTEGERS or _dequantizes(reader) else None
+        if found is None and tensor.data_type in INTEGERS:
+            found = _by_cast(index, reader) or _by_lookup(index, reader)
+        if found is not None:
+            return found
+    return None
+
+
+def _dequantizes(reader: Reader) -> bool:
+    return reader.place.node.op_type == "DequantizeLinear"
+
+
+def _by_operator(index: Index, reader: Reader) -> Restoration | None:
+    node = reader.place.node
+    for slots in _OPERATORS.get(node.op_type, ()):
+        if slots.weight != reader.slot:
+            continue
+        scale = _integer_product_scale(index, reader) if slots.scale is None else index.read(reader.place, slots.scale)
+        zero = index.read(reader.place, slots.zero)
+        overhead = tuple(found for found in (scale, zero) if found is not None and found in index.stored)
+        if scale is None or scale not in index.stored or node.op_type in _OPAQUE:
+            return Restoration(overhead, lambda _: None)
+        axis = integer_attribute(node, "axis", 1) if node.op_type == "DequantizeLinear" else slots.axis
+        return _affine(index, overhead, (scale, zero), axis, node)
+    return None
+
+
+def _affine(
+    index: Index, overhead: tuple[Value, ...], parameters: tuple[Value, Value | None], axis: int, node: NodeProto
+) -> Restoration:
+    scale = array(index.stored[parameters[0]]).astype(np.float32)
+    stored_zero = index.stored.get(parameters[1]) if parameters[1] is not None else None
+    zero = array(stored_zero).astype(np.float32) if stored_zero is not None else np.zeros((), np.float32)
+    recurrent = node.op_type == "DynamicQuantizeLSTM"
+    blocks = integer_attribute(node, "block_size", 0)
+
+    def restore(values: Array) -> Floats | None:
+        if blocks:
+            return None
+        shape = _broadcast_shape(values, scale, axis, recurrent=recurrent)
+        centred = values.astype(np.float32) - (zero.reshape(shape) if zero.size > 1 else zero.reshape(()))
+        restored: Floats = centred * scale.reshape(shape)
+        return restored.swapaxes(1, 2) if recurrent else restored
+
+    return Restoration(overhead, restore)
+
+
+def _broadcast_shape(values: Array, scale: Floats, axis: int, *, recurrent: bool) -> tuple[int, ...]:
+    if scale.size == 1:
+        return ()
+    if recurrent:
+        return (values.shape[0], 1, scale.size // values.shape[0])
+    shape = [1] * values.ndim
+    shape[axis] = scale.size
+    return tuple(shape)
+
+
+def _integer_product_scale(index: Index, reader: Reader) -> Value | None:
+    """The weight scale behind ``MatMulInteger -> Cast -> Mul(., activation scale * weight scale)``."""
+    for cast in index.readers.get(index.made(reader.place), ()):
+        if cast.place.node.op_type != "Cast":
+            continue
+        for product in index.readers.get(index.made(cast.place), ()):
+            other = index.read(product.place, 1 - product.slot) if product.place.node.op_type == "Mul" else None
+            maker = index.makers.get(other) if other is not None else None
+            if maker is None or maker.node.op_type != "Mul":
+                continue
+            factors = (index.read(maker, slot) for slot in (0, 1))
+            return next((found for found in factors if found is not None and found in index.stored), None)
+    return None
+
+
+def _by_cast(index: Index, reader: Reader) -> Restoration | None:
+    """``Cast -> (Sub) -> Mul`` over constants, which every runtime folds when it loads the model."""
+    if reader.place.node.op_type != "Cast":
+        return None
+    value = index.made(reader.place)
+    zero: Value | None = None
+    for _ in range(2):
+        following = index.readers.get(value, [])
+        if len(following) != 1:
+            return None
+        step = following[0]
+        other = index.read(step.place, 1 - step.slot) if step.slot < 2 else None
+        if other is None or other not in index.stored:
+            return None
+        if step.place.node.op_type == "Mul":
+            return _elementwise(index, other, zero)
+        if step.place.node.op_type != "Sub":
+            return None
+        zero, value = other, index.made(step.place)
+    return None
+
+
+def _elementwise(index: Index, scale: Value, zero: Value | None) -> Restoration:
+    factor = array(index.stored[scale]).astype(np.float32)
+    offset = array(index.stored[zero]).astype(np.float32) if zero is not None else np.zeros((), np.float32)
+    overhead = (scale,) if zero is None else (scale, zero)
+    return Restoration(overhead, lambda values: (values.astype(np.float32) - offset) * factor)
+
+
+def _by_lookup(index: Index, reader: Reader) -> Restoration | None:
+    """``Gather`` of integer rows, then ``DequantizeLinear`` or ``Cast -> Mul`` with the rows' own scales."""
+    if reader.place.node.op_type != "Gather" or reader.slot != 0:
+        return None
+    for step in index.readers.get(index.made(reader.place), ()):
+        if step.place.node.op_type == "DequantizeLinear":
+            rows = Reader(step.place, 0)
+            return _by_operator(index, rows)
+        if step.place.node.op_type == "Cast":
+            scale = _row_scale(index, index.made(step.place))
+            return None if scale is None else _elementwise(index, scale, None)
+    return None
+
+
+def _row_scale(index: Index, value: Value) -> Value | None:
+    for product in index.readers.get(value, ()):
+        if product.place.node.op_type != "Mul":
+            continue
+        other = index.read(product.place, 1 - product.slot)
+        maker = index.makers.get(other) if other is not None else None
+        table = index.read(maker, 0) if maker is not None and maker.node.op_type == "Gather" else None
+        if table is not None and table in index.stored:
+            return table
+    return None
