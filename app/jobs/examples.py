@@ -7,7 +7,7 @@ TRAIN_ID = "dst_01KAT6W9B2C4D6E8F0G2H4J6K8"
 EVALUATION_ID = "dst_01KAT6WEM1N3P5Q7R9S1T3V5W7"
 JOB_ID = "job_01KAT6WP2A4B6C8D0E2F4G6H8J"
 
-JOB_CREATE_EXAMPLES: list[dict[str, Any]] = [
+JOB_CREATE_EXAMPLES: list[Any] = [
     {
         "model": MODEL_ID,
         "data": {"calibration": TRAIN_ID, "evaluation": EVALUATION_ID},

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.jobs.records import JobRecord
+from app.jobs.repository import COMPRESS
 from app.jobs.states import JobState
 from workers.compression.specs.recipe import step_tag
 
@@ -32,7 +33,7 @@ def similar_jobs(session: Session, project_id: str, steps: Sequence[str], model_
     """
     recent = (
         select(JobRecord.spec, JobRecord.metrics, JobRecord.started_at, JobRecord.finished_at)
-        .where(JobRecord.project_id == project_id, JobRecord.kind == "compress", JobRecord.status == JobState.SUCCEEDED)
+        .where(JobRecord.project_id == project_id, JobRecord.kind == COMPRESS, JobRecord.status == JobState.SUCCEEDED)
         .order_by(JobRecord.id.desc())
         .limit(RECENT_JOBS)
     )
