@@ -5,8 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import BertConfig, BertModel
+import numpy as np
 
 from tests.hostile.cases import READY, Catalogue
 from tests.hostile.containers import tar_of, zip_of
@@ -32,17 +31,32 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def shapes() -> dict[str, list[int]]:
+    """Tensor shapes of the smallest BERT that is one, by the names transformers gives them."""
+    width, inner, block = CONFIG["hidden_size"], CONFIG["intermediate_size"], "encoder.layer.0"
+    embeddings = {"word": CONFIG["vocab_size"], "position": CONFIG["max_position_embeddings"], "token_type": 2}
+    dense = {f"{block}.attention.self.{part}": (width, width) for part in ("query", "key", "value")} | {
+        f"{block}.attention.output.dense": (width, width),
+        f"{block}.intermediate.dense": (inner, width),
+        f"{block}.output.dense": (width, inner),
+        "pooler.dense": (width, width),
+    }
+    found = {f"embeddings.{name}_embeddings.weight": [rows, width] for name, rows in embeddings.items()}
+    for name, (rows, columns) in dense.items():
+        found |= {f"{name}.weight": [rows, columns], f"{name}.bias": [rows]}
+    for name in ("embeddings", f"{block}.attention.output", f"{block}.output"):
+        found |= {f"{name}.LayerNorm.weight": [width], f"{name}.LayerNorm.bias": [width]}
+    return found
+
+
 @cache
 def weights() -> bytes:
-    """Safetensors of the smallest BERT that is one."""
-    torch.manual_seed(0)
-    model = BertModel(BertConfig(**CONFIG))
+    """Safetensors with those tensors."""
+    random = np.random.default_rng(0)
     header, data = {}, b""
-    for name, value in model.state_dict().items():
-        if value.dtype != torch.float32:
-            continue
-        content = value.contiguous().numpy().tobytes()
-        header[name] = entry(list(value.shape), len(data), len(data) + len(content))
+    for name, shape in shapes().items():
+        content = random.normal(0.0, 0.05, shape).astype(np.float32).tobytes()
+        header[name] = entry(shape, len(data), len(data) + len(content))
         data += content
     return file_of(header, data)
 
@@ -66,7 +80,12 @@ def smallest_bert_in_a_tar(_: Path) -> bytes:
 
 @HUGGINGFACE.accepted()
 def with_inert_companions(_: Path) -> bytes:
-    companions = {"README.md": b"# bert", "tokenizer_config.json": b"{}", "modules.json": b"[]", "vocab.txt": b"[PAD]\n"}
+    companions = {
+        "README.md": b"# bert",
+        "tokenizer_config.json": b"{}",
+        "modules.json": b"[]",
+        "vocab.txt": b"[PAD]\n",
+    }
     return directory({"_name_or_path": "someone/bert", "unknown_but_harmless": 3}, **companions)
 
 

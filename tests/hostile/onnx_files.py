@@ -67,7 +67,9 @@ def with_external(location: str, **extra: str) -> ModelProto:
 
 def _branch(initializer: TensorProto) -> GraphProto:
     node = helper.make_node("MatMul", ["a", initializer.name], ["branch_out"])
-    return helper.make_graph([node], "branch", [], [helper.make_tensor_value_info("branch_out", FLOAT, None)], [initializer])
+    return helper.make_graph(
+        [node], "branch", [], [helper.make_tensor_value_info("branch_out", FLOAT, None)], [initializer]
+    )
 
 
 def branching(then_weights: TensorProto) -> ModelProto:
@@ -299,7 +301,10 @@ def _loop_body() -> GraphProto:
         helper.make_node("Sin", ["state_in"], ["state"]),
         helper.make_node("Identity", ["state"], ["scan"]),
     ]
-    scalar = [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("keep_in", 9, [])]
+    scalar = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("keep_in", 9, []),
+    ]
     state = helper.make_tensor_value_info("state_in", FLOAT, None)
     outputs = [
         helper.make_tensor_value_info("keep", 9, []),

@@ -92,14 +92,18 @@ def sample_inputs_that_call_a_shell(marker: Path) -> bytes:
 
 @PT2.refused("unsafe_model", reason=REASON)
 def constant_that_is_an_opaque_object(marker: Path) -> bytes:
-    config = {"config": {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}}
+    config = {
+        "config": {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}
+    }
     held = {CONSTANTS: json.dumps(config).encode(), "data/constants/opaque_obj_0": pickled(touch(marker))}
     return with_members(**held)
 
 
 @PT2.refused("unsafe_model", reason=REASON)
 def constant_that_is_a_custom_object(marker: Path) -> bytes:
-    config = {"config": {"c": {"path_name": "custom_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}}
+    config = {
+        "config": {"c": {"path_name": "custom_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}
+    }
     held = {CONSTANTS: json.dumps(config).encode(), "data/constants/custom_obj_0": pickled(touch(marker))}
     return with_members(**held)
 

@@ -20,8 +20,6 @@ class Network(torch.nn.Module):
         return x + 1
 
 
-
-
 def scripted(module: torch.nn.Module) -> bytes:
     out = io.BytesIO()
     with warnings.catch_warnings():
