@@ -27,6 +27,7 @@ RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch==2.13.0 \
     && pip install --no-cache-dir --constraint constraints.txt '.[worker]'
 
 FROM base AS api
+ENV PRESSROOM_HOST=0.0.0.0
 COPY --from=build-api /opt/pressroom /opt/pressroom
 USER pressroom
 VOLUME /data

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import catalogue, engine, jobs, keys, migrate, up
+from app.cli import catalogue, demo, engine, jobs, keys, migrate, up
 
 app = typer.Typer(
     name="pressroom",
@@ -36,6 +36,10 @@ app.command()(jobs.watch)
 app.command()(jobs.fetch)
 app.command()(jobs.report)
 app.command()(catalogue.techniques)
+app.command()(demo.demo)
 app.command()(engine.run)
 app.command()(migrate.migrate)
 app.add_typer(keys.keys, name="keys")
+
+if __name__ == "__main__":
+    app()
