@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.hostile.cases import READY, Catalogue
 from tests.hostile.containers import Entry, deflated_zeros, forged_zip, gzipped_zeros, tar_of, zip_of
-from tests.hostile.onnx_files import network
+from tests.hostile.onnx_graphs import network
 
 ARCHIVES = Catalogue("archive", "model", "model.zip")
 

@@ -173,11 +173,11 @@ for label, target in TARGETS.items():
 
 @PT2.refused("unsafe_model", reason=REASON)
 def tree_that_imports_a_module(_: Path) -> bytes:
-    factory = json.dumps({"default_factory_module": "antigravity", "default_factory_name": "fly", "dict_context": []})
+    factory = {"default_factory_module": "this", "default_factory_name": "s", "dict_context": []}
     spec = [1, {"type": "collections.defaultdict", "context": factory, "children_spec": []}]
 
     def change(document: dict[str, Any]) -> None:
-        document["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = json.dumps(spec)
+        document["graph_module"]["module_call_graph"][0]["signature"]["in_spec"] = json.dumps(spec)
 
     return with_json(PROGRAM, change)
 
