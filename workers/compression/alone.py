@@ -98,7 +98,8 @@ def run(model: Path, recipe: Recipe, output: Path, scratch: Path, options: argpa
     inspection = _perform(InspectModel(path=str(upload), filename=model.name), scratch / "inspect", ModelInspection)
     clean = scratch / "inspect" / inspection.clean if inspection.clean else upload
     original = ModelFile(path=str(clean), format=inspection.format)
-    data = _data(options, scratch)
+    calibrated = any(step.needs for step in recipe)
+    data = _data(options, scratch, calibrated=calibrated)
     request = Compress(model=original, recipe=recipe, data=data, seed=options.seed)
     compressed = _perform(request, scratch / "compress", Compressed)
     output.mkdir(parents=True, exist_ok=True)
@@ -133,12 +134,12 @@ def _measure(
     return _perform(request, scratch / "compare", Comparison)
 
 
-def _data(options: argparse.Namespace, scratch: Path) -> Data:
+def _data(options: argparse.Namespace, scratch: Path, *, calibrated: bool) -> Data:
     evaluation = _dataset(options.data, scratch / "evaluation") if options.data else None
     if options.calibration:
         return Data(calibration=_dataset(options.calibration, scratch / "calibration"), evaluation=evaluation)
-    if evaluation is None:
-        return Data()
+    if evaluation is None or not calibrated:
+        return Data(evaluation=evaluation)
     return Data(
         calibration=evaluation.model_copy(update={"part": (0.0, CALIBRATION_SHARE), "split_seed": options.seed}),
         evaluation=evaluation.model_copy(update={"part": (CALIBRATION_SHARE, 1.0), "split_seed": options.seed}),

@@ -29,6 +29,7 @@ class Evidence(Contract):
     peer: Text
     peer_bytes: Count | None = None
     peer_value: Finite | None = None
+    peer_cosine: Finite | None = None
     command: Text
 
 
