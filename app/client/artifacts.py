@@ -12,7 +12,6 @@ from app.client.errors import ConnectionFailed, DigestMismatch
 from app.client.objects import Artifact
 
 SILENCE_SECONDS = 30.0
-BLOCK_BYTES = 1 << 20
 
 
 class Artifacts:
@@ -76,7 +75,8 @@ class Artifacts:
             # 200 instead of 206 means that the whole content comes, not the missing rest.
             mode = "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
             with partial.open(mode) as out:
-                for block in response.iter_bytes(BLOCK_BYTES):
+                # In the pieces that arrive: with a block size, a broken transfer would lose the block being filled.
+                for block in response.iter_bytes():
                     out.write(block)
 
 
