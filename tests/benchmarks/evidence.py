@@ -165,8 +165,10 @@ def to_markdown(rows: tuple[Evidence, ...]) -> str:
         "One row per technique and model, written by `make evidence`. Bytes are those of the stored files; quality is",
         "measured on the artifact re-opened in a fresh process, on rows that were used for nothing else.",
         "",
-        "| technique | model | data | bytes | ratio | metric | original | compressed | cosine | best peer | its bytes "
-        "| its value | its cosine |",
+        (
+            "| technique | model | data | bytes | ratio | metric | original | compressed | cosine | best peer | its bytes "
+            "| its value | its cosine |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [_markdown_row(row) for row in rows]

@@ -26,7 +26,6 @@ from workers.compression.engine import perform
 from workers.compression.evaluation import judge
 from workers.compression.registry import family
 from workers.compression.scores import FidelitySums
-from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.job import DatasetFields
 from workers.compression.specs.messages import DatasetFile, InspectModel, ModelInspection
 

@@ -199,7 +199,7 @@ QUICK: Any = {"repeats": 5, "batch_sizes": (1,), "max_samples": 64}
 
 def assert_predicts_the_same_in_a_fresh_process(stored: ModelFile, folder: Path) -> None:
     model = family(stored.format).open_model(Path(stored.path), Context(scratch=folder))
-    feeds = first_feeds(synthetic(model.inputs, 4, 0, {}), model, 4)
+    feeds = first_feeds(synthetic(model.inputs, 4, 0, {}), model.inputs, None, 4)
     here = model.run(feeds)
     np.savez(folder / "feeds.npz", **feeds)
     files = (stored.path, str(folder), str(folder / "feeds.npz"), str(folder / "outputs.npz"))

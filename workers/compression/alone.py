@@ -125,7 +125,7 @@ def _measure(
     original: ModelFile, stored: ModelFile, recipe: Recipe, data: Data, seed: int, scratch: Path
 ) -> Comparison:
     probes = tuple(
-        _perform(Probe(model=file, data=data, seed=seed), scratch / f"probe{index}", ProbeResult)
+        _perform(Probe(model=file, original=original, data=data, seed=seed), scratch / f"probe{index}", ProbeResult)
         for index, file in enumerate((original, stored))
     )
     request = Compare(

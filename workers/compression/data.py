@@ -14,7 +14,6 @@ from workers.compression.datasets.pooling import pool
 from workers.compression.datasets.source import Array, Arrays, Rows, Source, port_of
 from workers.compression.datasets.splitting import part_of, stratified_order
 from workers.compression.datasets.synthesis import synthetic_arrays
-from workers.compression.families.model import Model
 from workers.compression.specs.containers.sniffing import sniff_dataset
 from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.formats import DatasetFormat, Task
@@ -172,11 +171,10 @@ def synthetic(inputs: tuple[Port, ...], rows: int, seed: int, input_shapes: dict
     return Dataset(source, Labels(Task.FIDELITY), np.arange(count), synthetic=True)
 
 
-def first_feeds(dataset: Dataset, model: Model, size: int) -> Arrays:
+def first_feeds(dataset: Dataset, inputs: tuple[Port, ...], tokenizer: Path | None, size: int) -> Arrays:
     """Feeds of exactly ``size`` rows; a dataset of fewer rows is repeated. Pairs count as ``size`` texts."""
     order = np.resize(dataset.order, size)
-    batch = next(replace(dataset, order=order).batches(model.inputs, size, model.tokenizer_file()))
-    return batch.feeds
+    return next(replace(dataset, order=order).batches(inputs, size, tokenizer)).feeds
 
 
 def _labels(source: Source, fields: DatasetFields) -> Labels:

@@ -1,7 +1,9 @@
 """The tasks that measure: one model alone in a fresh process, and both side by side."""
 
 import resource
+import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from workers.compression.specs.metrics import (
 )
 
 SYNTHETIC_ROWS = 64
+TOKENIZER = "tokenizer.json"
 
 
 def probe(request: Probe, context: Context) -> ProbeResult:
@@ -35,15 +38,15 @@ def probe(request: Probe, context: Context) -> ProbeResult:
     ``load_ms`` runs from the file to the first output. ``peak_memory_bytes`` is how far the process's peak rose above
     what it held with the runtime imported but no model.
     """
-    module = family(request.model.format)
-    before = _resident_bytes()
+    family(request.model.format)
+    held = _resident_bytes()
     started = time.perf_counter()
     model = open_file(request.model, context)
     if request.model.format in RUNNABLE_FORMATS:
-        model.run(first_feeds(evaluation_data(model, context), model, 1))
+        tokenizer = model.tokenizer_file() or _tokenizer_beside(request.original, context)
+        model.run(first_feeds(evaluation_data(model, context), model.inputs, tokenizer, _fixed_batch(model) or 1))
     load_ms = (time.perf_counter() - started) * 1000.0
-    del module
-    return ProbeResult(load_ms=load_ms, peak_memory_bytes=max(0, _peak_bytes() - before))
+    return ProbeResult(load_ms=load_ms, peak_memory_bytes=max(0, _peak_bytes() - held))
 
 
 def compare(request: Compare, context: Context) -> Comparison:
@@ -59,13 +62,10 @@ def compare(request: Compare, context: Context) -> Comparison:
     )
     context.progress(0.6, "timing")
     times = _time_batch_sizes(original, compressed, dataset, context) if dataset is not None else {}
-    sides = (
-        _metrics(original, judgement.original, context, dataset, {size: pair.original for size, pair in times.items()}),
-        _metrics(
-            compressed, judgement.compressed, context, dataset, {size: pair.compressed for size, pair in times.items()}
-        ),
-    )
-    sides = (sides[0], sides[1].model_copy(update={"fidelity": judgement.fidelity}))
+    one_row = _smallest_feeds(dataset, original) if dataset is not None else None
+    before = _metrics(original, judgement.original, one_row, {size: pair.original for size, pair in times.items()})
+    after = _metrics(compressed, judgement.compressed, one_row, {size: pair.compressed for size, pair in times.items()})
+    sides = (before, after.model_copy(update={"fidelity": judgement.fidelity}))
     if request.probes is not None:
         sides = _with_probes(sides, request.probes)
     ratios = _ratios(sides, times, context.random())
@@ -108,7 +108,7 @@ def _time_batch_sizes(
     fixed = _fixed_batch(original)
     sizes = sorted(set(context.evaluation.batch_sizes)) if fixed is None else [fixed]
     for index, size in enumerate(sizes):
-        feeds = first_feeds(dataset, original, size)
+        feeds = first_feeds(dataset, original.inputs, original.tokenizer_file(), size)
         times[size] = timing.time_side_by_side(original, compressed, feeds, context.evaluation.repeats)
         context.progress(0.6 + 0.4 * (index + 1) / len(sizes), f"timed batch size {size}")
     if fixed is not None and set(context.evaluation.batch_sizes) != {fixed}:
@@ -123,17 +123,15 @@ def _fixed_batch(model: Model) -> int | None:
     return fixed[0] if fixed and len(fixed) == len(axes) else None
 
 
-def _metrics(
-    model: Model, scored: Scored, context: Context, dataset: Dataset | None, times: dict[int, timing.Times]
-) -> Metrics:
+def _metrics(model: Model, scored: Scored, one_row: Feeds | None, times: dict[int, timing.Times]) -> Metrics:
     weights = count_weights(model)
     size = model.size_bytes()
     latency: dict[str, Percentiles] | None = None
     throughput = macs = None
-    if dataset is not None:
+    if one_row is not None:
         latency = {str(batch): timing.percentiles(taken) for batch, taken in times.items()}
         throughput = max(batch * 1000.0 / float(np.median(taken)) for batch, taken in times.items())
-        macs = model.macs(_smallest_feeds(dataset, model))
+        macs = model.macs(one_row)
     return Metrics.model_validate(
         {
             "size_bytes": size,
@@ -150,7 +148,20 @@ def _metrics(
 
 
 def _smallest_feeds(dataset: Dataset, model: Model) -> Feeds:
-    return first_feeds(dataset, model, _fixed_batch(model) or 1)
+    return first_feeds(dataset, model.inputs, model.tokenizer_file(), _fixed_batch(model) or 1)
+
+
+def _tokenizer_beside(original: ModelFile | None, context: Context) -> Path | None:
+    """An artifact is a bare model file; the tokenizer that its data needs stayed in the original's archive."""
+    if original is None or not zipfile.is_zipfile(original.path):
+        return None
+    with zipfile.ZipFile(original.path) as archive:
+        if TOKENIZER not in archive.namelist():
+            return None
+        target = context.scratch / TOKENIZER
+        with archive.open(TOKENIZER) as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out)
+    return target
 
 
 def _with_probes(sides: tuple[Metrics, Metrics], probes: tuple[ProbeResult, ProbeResult]) -> tuple[Metrics, Metrics]:

@@ -98,6 +98,7 @@ class Probe(Contract):
 
     task: Literal["probe"] = "probe"
     model: ModelFile
+    original: ModelFile | None = Field(None, description="Where the tokenizer is if the model brings none.")
     data: Data = Data()
     target: Target = Target()
     evaluation: Evaluation = Evaluation()
