@@ -32,7 +32,7 @@ def quote_that_never_closes(_: Path) -> bytes:
     return TABLE + b'1.5,2,"' + b"1,\n" * 700_000
 
 
-@CSV.refused("invalid_dataset", "too_large", reason="csv_*|dataset_too_large")
+@CSV.refused("invalid_dataset", "too_large", READY, reason="csv_*|dataset_too_large")
 def a_hundred_thousand_columns(_: Path) -> bytes:
     columns = ",".join(f"c{index}" for index in range(100_000))
     return f"{columns}\n{'1,' * 99_999}1\n".encode()
@@ -63,7 +63,7 @@ def words_where_numbers_belong(_: Path) -> bytes:
     return TABLE + b"=cmd|' /C calc'!A0,2,1\n"
 
 
-@CSV.refused("invalid_dataset", reason="csv_*")
+@CSV.refused("invalid_dataset", reason="csv_*|dataset_empty")
 def header_alone(_: Path) -> bytes:
     return b"a,b,target\n"
 

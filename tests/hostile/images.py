@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.hostile.cases import Catalogue
+from tests.hostile.cases import READY, Catalogue
 from tests.hostile.containers import Entry, forged_zip, zip_of
 
 IMAGES = Catalogue("images", "dataset", "images.zip")
@@ -71,7 +71,7 @@ def postscript_named_png(_: Path) -> bytes:
     return with_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(/etc/passwd) (r) file\n%%EOF\n")
 
 
-@IMAGES.refused("invalid_dataset", "unsafe_model", reason=REASON)
+@IMAGES.refused("invalid_dataset", READY, reason=REASON)
 def vector_graphic_with_an_entity(_: Path) -> bytes:
     content = b'<?xml version="1.0"?><!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg>&x;</svg>'
     return with_image(content, "cat/9.svg")
@@ -82,7 +82,7 @@ def gif_named_png(_: Path) -> bytes:
     return with_image(encoded("GIF"))
 
 
-@IMAGES.refused("invalid_dataset", "too_large", reason=REASON)
+@IMAGES.refused("invalid_dataset", READY, reason=REASON)
 def png_cut_off(_: Path) -> bytes:
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     out = io.BytesIO()
@@ -98,7 +98,7 @@ def text_chunk_that_unfolds_into_a_gigabyte(_: Path) -> bytes:
     return with_image(content[:33] + chunk + content[33:])
 
 
-@IMAGES.refused("invalid_dataset", "unsafe_model", reason=REASON)
+@IMAGES.refused("invalid_dataset", READY, reason=REASON)
 def script_among_the_images(_: Path) -> bytes:
     return with_image(b"import os\n", "cat/loader.py")
 
@@ -114,7 +114,7 @@ def image_that_is_a_link(_: Path) -> bytes:
     return forged_zip([*entries, Entry(b"cat/9.png", b"/etc/passwd", external_attributes=0o120777 << 16)])
 
 
-@IMAGES.refused("invalid_dataset", "unsafe_model", "unsupported_format", reason="*")
+@IMAGES.refused("invalid_dataset", "unsupported_format", READY)
 def images_without_a_class(_: Path) -> bytes:
     return zip_of({f"{index}.png": encoded() for index in range(3)})
 

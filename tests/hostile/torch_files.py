@@ -192,7 +192,7 @@ def negative_offset_and_stride(_: Path) -> bytes:
     return checkpoint(state(weight=tensor(offset=-4, stride=(-4, -1))))
 
 
-@TORCH.refused("invalid_model", "too_large", reason="checkpoint_*|tensor_too_large")
+@TORCH.refused("invalid_model", "too_large", READY, reason="checkpoint_*|tensor_too_large")
 def storage_said_larger_than_its_record(_: Path) -> bytes:
     return checkpoint(state(weight=tensor(numel=1 << 40)))
 

@@ -68,6 +68,6 @@ def constants_alone(marker: Path) -> bytes:
     return zip_of({"m/data.pkl": pickled({}), "m/constants.pkl": pickled(touch(marker)), "m/version": b"3\n"})
 
 
-@TORCHSCRIPT.refused("unsupported_format", "unsafe_model", reason="*", filename="model.zip")
+@TORCHSCRIPT.refused("unsupported_format", "unsafe_model", "invalid_model", filename="model.zip")
 def inside_an_archive(_: Path) -> bytes:
     return zip_of({"model.pt": scripted(Network())})

@@ -13,7 +13,7 @@ from workers.compression.families.onnx.skeleton import skeleton
 from workers.compression.families.onnx.stored import check_sparse_tensor, check_tensor
 from workers.compression.families.onnx.trees import check_trees
 from workers.compression.families.onnx.walking import layer_name, subgraphs
-from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel, UnsupportedOperator
+from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel
 
 MAX_BYTES = (2 << 30) - 1
 MAX_NODES = 50_000
@@ -133,7 +133,7 @@ def _check_operator(node: NodeProto) -> None:
     if node.op_type in known:
         return
     if node.domain in STANDARD_DOMAINS and node.op_type in UNBOUNDED_LOOPS:
-        raise UnsupportedOperator(
+        raise UnsafeModel(
             f"{node.op_type} ({layer_name(node)[:200]}) is refused: nothing bounds how long it runs.",
             reason="onnx_op_refused",
             hint="Export the model with its loops unrolled.",

@@ -4,11 +4,13 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from workers.compression.specs.containers.archives import BROKEN_ARCHIVE, tar_files
+from workers.compression.specs.containers.entry_names import refuse_entry
 from workers.compression.specs.containers.limits import (
     ARCHIVE_LIMITS,
     CHECKPOINT_LIMITS,
     DATASET_REFUSALS,
     IMAGE_LIMITS,
+    MODEL_REFUSALS,
     SKOPS_LIMITS,
 )
 from workers.compression.specs.containers.npz_headers import read_npz_headers
@@ -16,6 +18,7 @@ from workers.compression.specs.containers.zip_rules import check_sizes, checked_
 from workers.compression.specs.errors import InvalidDataset, InvalidModel, UnsupportedFormat
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 
+CODE_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".pkl", ".pickle", ".joblib", ".dill")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _CONTENT_HINT = "Upload an ONNX file or a Hugging Face folder with config.json and safetensors."
 _BROKEN_TAR = "The TAR archive is damaged."
@@ -103,6 +106,9 @@ def _sniff_folder(names: Collection[str]) -> ModelFormat:
     weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth", ".pkl")) for name in files)
     if "config.json" in files and (weights or not onnx):
         return ModelFormat.HUGGINGFACE
+    for name in names:
+        if name.lower().endswith(CODE_SUFFIXES):
+            raise refuse_entry(name, "is code or a pickle, which nothing needs to run the model", MODEL_REFUSALS)
     if onnx:
         return ModelFormat.ONNX
     if not names:

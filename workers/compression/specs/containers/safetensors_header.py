@@ -66,6 +66,8 @@ def read_header(path: Path) -> SafetensorsHeader:
     metadata = _metadata(content.pop("__metadata__", {}))
     if len(content) > MAX_TENSORS:
         raise TooLarge(f"The file holds more than {MAX_TENSORS} tensors.", reason="safetensors_invalid")
+    if not content:
+        raise _invalid("It holds no tensors")
     entries = [_entry(name, description, 8 + length) for name, description in content.items()]
     entries.sort(key=lambda entry: (entry.start, entry.end))
     _check_layout(entries, 8 + length, size)

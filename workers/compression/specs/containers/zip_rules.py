@@ -28,13 +28,15 @@ def checked_entries(
             ``refusals.invalid`` for a broken file (``archive_invalid``).
     """
     with path.open("rb") as file:
-        size = _check_directory_size(file, limits, refusals)
+        size, stated = _check_directory_size(file, limits, refusals)
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, struct.error) as error:
             raise refusals.invalid("The ZIP file's directory cannot be read.", reason="archive_invalid") from error
         check_sizes(entries, size, limits)
+        if len(entries) != stated:
+            raise refusals.invalid("The ZIP file's directory miscounts its entries.", reason="archive_invalid")
         names = EntryNames(limits, refusals)
         for entry in entries:
             _check_entry(entry, names, refusals)
@@ -42,8 +44,8 @@ def checked_entries(
     return [entry for entry in entries if not entry.is_dir()]
 
 
-def _check_directory_size(file: BinaryIO, limits: ArchiveLimits, refusals: Refusals) -> int:
-    """Bounds the directory, which ``zipfile`` reads into memory at once, and returns the file's size."""
+def _check_directory_size(file: BinaryIO, limits: ArchiveLimits, refusals: Refusals) -> tuple[int, int]:
+    """Bounds the directory, which ``zipfile`` reads into memory at once; gives file size and stated entry count."""
     size = file.seek(0, 2)
     tail_start = max(0, size - 65_557 - 20)
     file.seek(tail_start)
@@ -52,16 +54,20 @@ def _check_directory_size(file: BinaryIO, limits: ArchiveLimits, refusals: Refus
     if end < 0 or len(tail) - end < 22:
         raise refusals.invalid("The ZIP file is truncated: its directory is missing.", reason="archive_invalid")
     directory_size = int.from_bytes(tail[end + 12 : end + 16], "little")
+    stated = int.from_bytes(tail[end + 10 : end + 12], "little")
     if end >= 20 and tail[end - 20 : end - 16] == _END64_LOCATOR:
         file.seek(min(int.from_bytes(tail[end - 12 : end - 4], "little"), size))
         record = file.read(56)
         directory_size = int.from_bytes(record[40:48], "little")
+        stated = int.from_bytes(record[32:40], "little")
     if directory_size > limits.max_directory_bytes:
         raise TooLarge("The ZIP file's directory is too large.", reason="archive_bomb")
-    return size
+    return size, stated
 
 
 def _check_entry(entry: zipfile.ZipInfo, names: EntryNames, refusals: Refusals) -> None:
+    if not entry.filename:
+        raise refuse_entry(entry.orig_filename, "has no name", refusals)
     names.add(entry.orig_filename, folder=entry.is_dir())
     if entry.flag_bits & _ENCRYPTED:
         raise refuse_entry(entry.filename, "is encrypted", refusals)
@@ -92,7 +98,11 @@ def check_sizes(entries: list[zipfile.ZipInfo], archive_size: int, limits: Archi
 
 
 def _check_offsets(file: BinaryIO, entries: list[zipfile.ZipInfo], refusals: Refusals) -> None:
-    """Every entry has bytes of its own and the same name in its local header as in the directory."""
+    """Every entry has bytes of its own and the same name in its local header as in the directory; nothing precedes."""
+    if entries and min(entry.header_offset for entry in entries) != 0:
+        raise refusals.unsafe(
+            "Something else stands before the ZIP file's first entry.", reason="archive_entry_refused"
+        )
     end = 0
     for entry in sorted(entries, key=lambda found: found.header_offset):
         if entry.header_offset < end:
