@@ -12,7 +12,7 @@ from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
 from workers.compression.families.onnx.walking import Index, array
-from workers.compression.specs.errors import DatasetMismatch, InvalidModel, UnsupportedOperator
+from workers.compression.specs.errors import DatasetMismatch, InvalidModel, UnsupportedOperator, UnsupportedTechnique
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
 
@@ -162,3 +162,10 @@ def _port(value: ValueInfoProto) -> Port:
 def _dtype_name(kind: TypeProto.Tensor) -> str:
     name = str(helper.tensor_dtype_to_np_dtype(kind.elem_type).name) if kind.elem_type else "unknown"
     return "string" if name == "object" else name
+
+
+def as_onnx(model: Model) -> OnnxModel:
+    """``model`` as what a handler registered for ONNX is given."""
+    if not isinstance(model, OnnxModel):
+        raise UnsupportedTechnique(f"This handler serves ONNX models, not {model.format.value}.")
+    return model

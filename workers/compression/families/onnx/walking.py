@@ -17,10 +17,14 @@ STANDARD = frozenset({"", "ai.onnx"})
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """One graph, the tensors it stores and the names it defines; other names are looked up in ``parent``."""
+    """One graph, the tensors it stores and the names it defines; other names are looked up in ``parent``.
+
+    ``holder`` is the node of ``parent`` whose attribute the graph is.
+    """
 
     graph: GraphProto
     parent: "Scope | None"
+    holder: NodeProto | None
     stored: dict[str, TensorProto]
     defined: frozenset[str]
 
@@ -34,10 +38,11 @@ class Scope:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A node and the graph it stands in."""
+    """A node, the graph it stands in and where."""
 
     scope: Scope
     node: NodeProto
+    position: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Reader:
 class Index:
     """Places in order of execution, and for each value what stores, makes and reads it."""
 
+    scopes: list[Scope] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     stored: dict[Value, TensorProto] = field(default_factory=dict)
     makers: dict[Value, Place] = field(default_factory=dict)
@@ -70,7 +76,7 @@ class Index:
     def of(cls, proto: ModelProto) -> "Index":
         """Indexes a model; edits to it are not seen afterwards."""
         index = cls()
-        index._add(proto.graph, None)
+        index._add(proto.graph, None, None)
         return index
 
     def value(self, scope: Scope, name: str) -> Value | None:
@@ -91,11 +97,12 @@ class Index:
         """A node's first output."""
         return Value(place.scope, place.node.output[0])
 
-    def _add(self, graph: GraphProto, parent: Scope | None) -> None:
-        scope = _scope(graph, parent)
+    def _add(self, graph: GraphProto, parent: Scope | None, holder: NodeProto | None) -> None:
+        scope = _scope(graph, parent, holder)
+        self.scopes.append(scope)
         self.stored.update({Value(scope, name): tensor for name, tensor in scope.stored.items()})
-        for node in graph.node:
-            place = Place(scope, node)
+        for position, node in enumerate(graph.node):
+            place = Place(scope, node, position)
             self.places.append(place)
             self.makers.update({Value(scope, name): place for name in node.output if name})
             for slot in range(len(node.input)):
@@ -103,14 +110,14 @@ class Index:
                 if value is not None:
                     self.readers.setdefault(value, []).append(Reader(place, slot))
             for nested in subgraphs(node):
-                self._add(nested, scope)
+                self._add(nested, scope, node)
         for output in graph.output:
             value = self.value(scope, output.name)
             if value is not None:
                 self.outputs.add(value)
 
 
-def _scope(graph: GraphProto, parent: Scope | None) -> Scope:
+def _scope(graph: GraphProto, parent: Scope | None, holder: NodeProto | None) -> Scope:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         constant = constant_value(node)
@@ -119,7 +126,7 @@ def _scope(graph: GraphProto, parent: Scope | None) -> Scope:
     defined = {name for node in graph.node for name in node.output if name}
     defined.update(value.name for value in graph.input)
     defined.update(sparse.values.name for sparse in graph.sparse_initializer)
-    return Scope(graph, parent, stored, frozenset(defined | stored.keys()))
+    return Scope(graph, parent, holder, stored, frozenset(defined | stored.keys()))
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
