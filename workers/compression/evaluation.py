@@ -58,7 +58,7 @@ def judge(original: Model, compressed: Model, dataset: Dataset, random: np.rando
         compared = [_comparable(side, batch, dataset) for side in outputs]
         sums = sums or [scores.FidelitySums() for _ in compared[0]]
         for total, left, right in zip(sums, compared[0], compared[1], strict=True):
-            total.add(left, right, classes=_holds_classes(left))
+            total.add(left, right, classes=_holds_classes(left, dataset))
         if batch.targets is not None and dataset.task is not Task.FIDELITY:
             targets.append(batch.targets)
             for side, made in zip(collected, outputs, strict=True):
@@ -80,7 +80,7 @@ def output_fidelity(original: list[list[Array]], compressed: Model, batches: lis
         right = _comparable(compressed.run(batch.feeds), batch, dataset)
         sums = sums or [scores.FidelitySums() for _ in left]
         for total, before, after in zip(sums, left, right, strict=True):
-            total.add(before, after, classes=_holds_classes(before))
+            total.add(before, after, classes=_holds_classes(before, dataset))
     _require_numbers(sums)
     return scores.worst([total.result() for total in sums])
 
@@ -100,8 +100,9 @@ def _comparable(outputs: list[Array], batch: Batch, dataset: Dataset) -> list[Ar
     return [pool(made, batch.feeds, dataset.pooling) for made in floats or outputs if made.size]
 
 
-def _holds_classes(output: Array) -> bool:
-    return output.ndim >= 2 and output.shape[-1] > 1
+def _holds_classes(output: Array, dataset: Dataset) -> bool:
+    """Whether the last axis can be class scores; a vector that stands for a text has no top class."""
+    return output.ndim >= 2 and output.shape[-1] > 1 and dataset.task in (Task.CLASSIFICATION, Task.FIDELITY)
 
 
 def _predictions(outputs: list[Array], batch: Batch, dataset: Dataset) -> Floats:

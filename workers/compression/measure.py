@@ -239,4 +239,7 @@ def _resident_bytes() -> int:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its ru_maxrss survives exec and so would show the parent's memory.
+    with Path("/proc/self/status").open() as status:
+        line = next(line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

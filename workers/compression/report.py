@@ -150,6 +150,8 @@ def _latency_rows(report: Report) -> list[Row]:
 def _times(ratio: float | None, word: str) -> str:
     if ratio is None:
         return ""
+    if 0.995 < ratio < 1.005:
+        return "the same"
     if ratio >= 1.0:
         return f"{ratio:.2f}× {word}"
     opposite = {"smaller": "larger", "faster": "slower", "fewer": "more", "less": "more"}[word]

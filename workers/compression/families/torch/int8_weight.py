@@ -1,0 +1,39 @@
+"""A weight stored as 8-bit integers."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """Uniform quantization: value = (integer - zero point) * scale.
+
+    Args:
+        integers: int8, the weight's shape.
+        scales: Float; broadcasts against the weight, so one value or one per channel.
+        zero_points: int8, shaped like ``scales``; None where zero is stored as 0.
+    """
+
+    integers: torch.Tensor
+    scales: torch.Tensor
+    zero_points: torch.Tensor | None = None
+
+    def expanded(self) -> torch.Tensor:
+        """The weight in the data type of its scales."""
+        shifted = self.integers.to(self.scales.dtype)
+        if self.zero_points is not None:
+            shifted = shifted - self.zero_points.to(self.scales.dtype)
+        return shifted * self.scales
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of integers, scales and zero points."""
+        zero_bytes = 0 if self.zero_points is None else self.zero_points.nbytes
+        return self.integers.nbytes + self.scales.nbytes + zero_bytes
+
+    @property
+    def nonzero(self) -> int:
+        """Number of values that are not zero."""
+        zeros = 0 if self.zero_points is None else self.zero_points
+        return int((self.integers != zeros).sum())
