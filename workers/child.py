@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 import psutil
 
@@ -27,8 +27,8 @@ DISK_LOOK_SECONDS = 1.0
 MAX_SCRATCH_FILES = 100_000
 STDERR_BYTES = 64 << 10
 
-StopReason = str
-"""``cancelled``, ``shutdown``, ``lost`` or ``timeout`` when the supervisor ended the child, ``disk`` when it grew."""
+StopReason = Literal["cancelled", "shutdown", "lost", "timeout", "disk", "retry"]
+"""Why a supervisor ends work; ``disk``: the scratch folder grew too large; ``retry``: a later try may succeed."""
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,17 @@ def finish(session: Session, job_id: str, token: int, state: JobState, **changes
     return job
 
 
-def requeue(session: Session, job_id: str, token: int, reason: str) -> JobRecord:
-    """Puts a running job back without using up an attempt, because its worker has to stop.
+def requeue(session: Session, job_id: str, token: int, reason: str, *, refund: bool) -> JobRecord:
+    """Puts a running job back into its queue.
+
+    Args:
+        refund: Whether the attempt does not count, because the worker stopped for a reason of its own.
 
     Raises:
         LeaseLost: if the token no longer holds the job, or somebody asked to cancel it.
     """
-    job = move(session, job_id, JobState.QUEUED, *held_by(token), attempt=JobRecord.attempt - 1, **_waiting_again())
+    attempt = JobRecord.attempt - 1 if refund else JobRecord.attempt
+    job = move(session, job_id, JobState.QUEUED, *held_by(token), attempt=attempt, **_waiting_again())
     if job is None:
         raise LeaseLost(job_id)
     _drop_lease(session, job_id)
@@ -176,6 +180,11 @@ def claimable(session: Session, limit: int = 1000) -> dict[str, list[str]]:
     for capability, job_id in session.execute(jobs):
         by_capability.setdefault(capability, []).append(job_id)
     return by_capability
+
+
+def attempts_under_way(session: Session) -> set[str]:
+    """``job-token`` of every attempt that somebody holds: the names of scratch folders in use."""
+    return {f"{job_id}-{token}" for job_id, token in session.execute(select(LeaseRecord.job_id, LeaseRecord.token))}
 
 
 def _waiting_again() -> dict[str, Any]:

@@ -171,6 +171,17 @@ def append_event(
     return event
 
 
+def note(session: Session, job_id: str, token: int, **changes: Any) -> None:
+    """Changes columns that are no news to anybody, such as ``log``, if the token still holds the job.
+
+    Raises:
+        LeaseLost: if it does not.
+    """
+    noted = update(JobRecord).where(JobRecord.id == job_id, *held_by(token)).values(**changes).returning(JobRecord.id)
+    if session.scalar(noted, execution_options={"synchronize_session": False}) is None:
+        raise LeaseLost(job_id)
+
+
 def held_by(token: int) -> tuple[ColumnElement[bool], ...]:
     """The fence: the claim that raised the job's token to this value still holds it."""
     return (JobRecord.token == token, JobRecord.status.in_((JobState.RUNNING, JobState.CANCELLING)))

@@ -1,0 +1,236 @@
+"""A compression: compress, store, read back, probe and compare in fresh processes, report."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from app.artifacts.records import ArtifactRecord
+from app.artifacts.repository import hold_blob, store_file
+from app.jobs import service
+from app.jobs.records import JobRecord
+from app.jobs.schemas import JobSpec
+from app.jobs.states import JobState
+from app.models.records import ModelRecord
+from workers import outputs
+from workers.artifact_checks import check_format, check_something_compressed
+from workers.compression import report
+from workers.compression.specs.formats import ModelFormat
+from workers.compression.specs.messages import (
+    Compare,
+    Comparison,
+    Compress,
+    Compressed,
+    Data,
+    DatasetFile,
+    ModelFile,
+    Probe,
+    ProbeResult,
+)
+from workers.compression.specs.report import Report, StoredModel
+from workers.conclusion import Conclusion
+from workers.measuring import measuring_slot
+from workers.stage import Stages
+
+COMPRESS, PROBE_ORIGINAL, PROBE_COMPRESSED, COMPARE = "compress", "probe-original", "probe-compressed", "compare"
+_WINDOWS = {COMPRESS: (0.0, 0.55), PROBE_ORIGINAL: (0.55, 0.6), PROBE_COMPRESSED: (0.6, 0.65), COMPARE: (0.65, 0.98)}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The job's files, lent out by the store, and their description for the engine."""
+
+    spec: JobSpec
+    model: ModelRecord
+    original: ModelFile
+    data: Data
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A made file that lies in the blob store but is named by no row yet."""
+
+    kind: str
+    format: str
+    name: str
+    sha256: str
+    size_bytes: int
+    load: str = ""
+
+
+def compress(stages: Stages, job: JobRecord) -> Conclusion:
+    """Carries out a compression up to its last transaction."""
+    with ExitStack() as lent:
+        inputs = _borrow(stages, job, lent)
+        compressed = stages.run(
+            COMPRESS,
+            Compress(
+                model=inputs.original,
+                recipe=inputs.spec.recipe,
+                data=inputs.data,
+                target=inputs.spec.target,
+                evaluation=inputs.spec.evaluation,
+                seed=inputs.spec.seed,
+            ),
+            Compressed,
+            window=_WINDOWS[COMPRESS],
+            readable=inputs.paths,
+        )
+        artifact = _store_artifact(stages, compressed)
+        read_back = lent.enter_context(stages.workplace.storage.local(artifact.sha256))
+        stored = ModelFile(path=str(read_back), format=compressed.format, sha256=artifact.sha256)
+        comparison = _measure(stages, inputs, stored)
+        check_something_compressed(inputs.spec.recipe, comparison.metrics, compressed.layers)
+        made = _report(stages, job, inputs, artifact, compressed, comparison)
+        files = [artifact, *_store_reports(stages, made)]
+    return _conclude(made, files)
+
+
+def _borrow(stages: Stages, job: JobRecord, lent: ExitStack) -> _Inputs:
+    storage = stages.workplace.storage
+    with stages.workplace.database.reading() as session:
+        model = session.get_one(ModelRecord, job.model_id)
+        uses = service.data_for(session, job)
+    clean = model.clean_sha256 or model.sha256
+    paths = {
+        sha256: lent.enter_context(storage.local(sha256)) for sha256 in {clean, *(u.sha256 for u in uses.values())}
+    }
+    data = {
+        role: DatasetFile(
+            path=str(paths[use.sha256]),
+            format=use.format,
+            fields=use.fields,
+            part=use.part,
+            split_seed=use.split_seed,
+        )
+        for role, use in uses.items()
+    }
+    original = ModelFile(path=str(paths[clean]), format=ModelFormat(str(model.format)), sha256=clean)
+    return _Inputs(service.spec_of(job), model, original, Data(**data), tuple(paths.values()))
+
+
+def _store_artifact(stages: Stages, compressed: Compressed) -> _Stored:
+    """Checks what the child made, as if it had been uploaded, and puts it into the store."""
+    workplace = stages.workplace
+    path = outputs.made_file(stages.folder / COMPRESS, compressed.path, workplace.settings.child_file_bytes)
+    check_format(path, compressed.format)
+    sha256 = outputs.hash_of(path)
+    stages.check()
+    size = store_file(workplace.database, workplace.storage, path, sha256, move=True)
+    name = Path(compressed.name).name or "model"
+    return _Stored("model", compressed.format.value, name, sha256, size, compressed.load)
+
+
+def _measure(stages: Stages, inputs: _Inputs, stored: ModelFile) -> Comparison:
+    """Probes each model alone, then compares the two, while nothing else on this host measures."""
+    spec, data = inputs.spec, inputs.data
+    readable = (*inputs.paths, Path(stored.path))
+    with measuring_slot(stages.workplace.settings.data_dir, stages.check):
+        original, compressed = (
+            stages.run(
+                name,
+                Probe(
+                    model=file,
+                    original=inputs.original,
+                    data=data,
+                    target=spec.target,
+                    evaluation=spec.evaluation,
+                    seed=spec.seed,
+                ),
+                ProbeResult,
+                window=_WINDOWS[name],
+                readable=readable,
+            )
+            for name, file in ((PROBE_ORIGINAL, inputs.original), (PROBE_COMPRESSED, stored))
+        )
+        request = Compare(
+            original=inputs.original,
+            compressed=stored,
+            probes=(original, compressed),
+            data=data,
+            target=spec.target,
+            evaluation=spec.evaluation,
+            recipe=spec.recipe,
+            seed=spec.seed,
+        )
+        return stages.run(COMPARE, request, Comparison, window=_WINDOWS[COMPARE], readable=readable)
+
+
+def _report(
+    stages: Stages,
+    job: JobRecord,
+    inputs: _Inputs,
+    artifact: _Stored,
+    compressed: Compressed,
+    comparison: Comparison,
+) -> Report:
+    original = StoredModel(
+        name=inputs.model.name,
+        format=inputs.original.format,
+        sha256=str(inputs.original.sha256),
+        size_bytes=Path(inputs.original.path).stat().st_size,
+    )
+    return report.build(
+        original=original,
+        artifact=StoredModel(
+            name=artifact.name, format=compressed.format, sha256=artifact.sha256, size_bytes=artifact.size_bytes
+        ),
+        compressed=compressed,
+        comparison=comparison,
+        recipe=inputs.spec.recipe,
+        seed=inputs.spec.seed,
+        job=job.id,
+        environment=stages.workplace.facts(),
+    )
+
+
+def _store_reports(stages: Stages, made: Report) -> list[_Stored]:
+    contents = {
+        ("json", "report.json"): made.model_dump_json(indent=2, exclude_none=True),
+        ("markdown", "report.md"): report.to_markdown(made),
+        ("html", "report.html"): report.to_html(made),
+    }
+    stored = []
+    for (form, name), content in contents.items():
+        path = stages.folder / name
+        path.write_text(content, "utf-8")
+        sha256 = outputs.hash_of(path)
+        size = store_file(stages.workplace.database, stages.workplace.storage, path, sha256, move=True)
+        stored.append(_Stored("report", form, name, sha256, size))
+    return stored
+
+
+def _conclude(made: Report, files: list[_Stored]) -> Conclusion:
+    def write(session: Session, job: JobRecord) -> None:
+        for file in files:
+            hold_blob(session, file.sha256, file.size_bytes)
+            session.add(
+                ArtifactRecord(
+                    project_id=job.project_id,
+                    job_id=job.id,
+                    kind=file.kind,
+                    format=file.format,
+                    name=file.name,
+                    sha256=file.sha256,
+                    size_bytes=file.size_bytes,
+                    load=file.load,
+                )
+            )
+
+    plain = made.model_dump(mode="json", exclude_none=True)
+    return Conclusion(
+        JobState.SUCCEEDED,
+        {
+            "outcome": "unconstrained",
+            "termination_reason": "completed",
+            "metrics": plain["metrics"],
+            "layers": plain["layers"],
+            "warnings": plain["warnings"],
+            "environment": plain["environment"],
+            "report": plain,
+            "progress": {"fraction": 1.0, "step": "done", "message": ""},
+        },
+        write,
+    )
