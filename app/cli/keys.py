@@ -8,6 +8,7 @@ from rich.table import Table
 
 from app.cli.connect import ApiKey, AsJson, Url, connected
 from app.cli.output import err, out, print_json
+from app.security import generate_key
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys (needs the admin scope).")
 
@@ -47,6 +48,12 @@ def list_keys(url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) 
         cells = (key.id, key.project, key.name, ", ".join(key.scopes), key.expires_at or "", key.revoked_at or "")
         table.add_row(*(escape(cell) for cell in cells))
     out.print(table)
+
+
+@keys.command()
+def generate() -> None:
+    """Prints a fresh key without asking any service: for PRESSROOM_BOOTSTRAP_KEY."""
+    typer.echo(generate_key().secret)
 
 
 @keys.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import catalogue, demo, engine, jobs, keys, migrate, up
+from app.cli import catalogue, demo, doctor, engine, jobs, keys, migrate, up
 
 app = typer.Typer(
     name="pressroom",
@@ -37,6 +37,7 @@ app.command()(jobs.fetch)
 app.command()(jobs.report)
 app.command()(catalogue.techniques)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.command()(engine.run)
 app.command()(migrate.migrate)
 app.add_typer(keys.keys, name="keys")

@@ -138,7 +138,7 @@ def _banner(settings: Settings, url: str, seconds: float) -> None:
     lines = (
         f"[bold]Pressroom {version('pressroom')}[/] is ready after {seconds:.1f} s",
         f"dashboard  {url}/",
-        f"API        {url}/v1   documentation  {url}/docs",
+        f"API        {url}/v1, described at {url}/docs",
         f"data       {escape(str(settings.data_dir.absolute()))}",
         "Ctrl-C stops it",
     )
