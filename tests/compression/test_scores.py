@@ -47,7 +47,7 @@ def test_f1_and_auc_are_those_of_scikit_learn(seed: int) -> None:
 def test_the_wilson_interval_holds_the_share_and_stays_within_bounds(correct: int, count: int) -> None:
     correct = min(correct, count)
     interval = scores.wilson_interval(correct, count)
-    assert 0.0 <= interval.low <= correct / count <= interval.high + 1e-12 <= 1.0 + 1e-12
+    assert 0.0 <= interval.low <= correct / count <= interval.high <= 1.0
 
 
 @settings(max_examples=25)

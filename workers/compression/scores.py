@@ -23,7 +23,9 @@ def wilson_interval(correct: int, count: int) -> Interval:
     share = correct / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     margin = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Interval(n=count, low=max(0.0, centre - margin), high=min(1.0, centre + margin))
+    # At 0 and 1 the formula's end is the share itself, but for rounding.
+    low, high = min(share, max(0.0, centre - margin)), max(share, min(1.0, centre + margin))
+    return Interval(n=count, low=low, high=high)
 
 
 def bootstrap_interval(
