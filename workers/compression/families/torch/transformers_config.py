@@ -23,6 +23,7 @@ _LEGACY_ROPE_KEYS: Final = frozenset({"rope_theta", "rope_scaling", "rotary_pct"
 _SILENTLY_DROPPED: Final = frozenset(
     {"architectures", "model_type", "transformers_version", "quantization_config", *_HARMLESS}
 )
+_ONLY_VALUES: Final = {"position_embedding_type": "absolute"}
 _DTYPES: Final = frozenset({"float32", "float16", "bfloat16"})
 _LIMITS: Final = {"num_hidden_layers": 512, "n_layer": 512, "n_layers": 512, "max_position_embeddings": 1 << 20}
 _LARGEST_SIZE: Final = 1 << 24
@@ -62,7 +63,12 @@ def checked_config(raw: dict[str, Any], config_class: Any) -> tuple[dict[str, An
     for key in raw:
         if key.startswith("_") and key not in declared and key not in _HARMLESS:
             raise UnsafeModel(f"config.json holds the private key {key[:100]!r}.", reason=_REASON)
-    left_out = sorted(set(raw) - set(kept) - _SILENTLY_DROPPED)
+    for key, value in _ONLY_VALUES.items():
+        if key not in kept and raw.get(key, value) != value:
+            raise InvalidModel(
+                f"config.json states {key} = {str(raw[key])[:50]!r}; only {value!r} is served.", reason=_REASON
+            )
+    left_out = sorted(set(raw) - set(kept) - _SILENTLY_DROPPED - set(_ONLY_VALUES))
     notes = [f"Entries of config.json without effect here: {', '.join(key[:50] for key in left_out[:20])}."]
     return kept, notes if left_out else []
 

@@ -1,0 +1,109 @@
+"""A transformers module filled from stored tensors, built only once it is known that they fit it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from transformers.initialization import no_init_weights
+
+from workers.compression.families.tensors.stored import StoredTensor
+from workers.compression.families.torch.architectures import Architecture
+from workers.compression.families.torch.int8_weight import Int8Weight
+from workers.compression.families.torch.transformers_config import build_module
+from workers.compression.specs.errors import InvalidModel
+
+_REASON: Final = "hf_weights"
+_OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """A module in evaluation mode.
+
+    Args:
+        quantized: Weights that are stored as integers, by the module's names.
+        notes: Sentences about tensors that were left out.
+    """
+
+    module: torch.nn.Module
+    quantized: dict[str, Int8Weight]
+    notes: tuple[str, ...]
+
+
+def load_module(
+    architecture: Architecture,
+    config: Any,
+    tensors: Mapping[str, StoredTensor],
+    quantized: Mapping[str, Int8Weight],
+) -> LoadedModule:
+    """Builds and fills the module; weights stay mapped from the file, quantized ones are expanded.
+
+    Raises:
+        InvalidModel: A tensor is missing or has another shape than the configuration says.
+    """
+    with torch.device("meta"):
+        skeleton = build_module(architecture, config)
+    rename = _renaming(skeleton, [*tensors, *quantized])
+    renamed = {rename(name): tensor for name, tensor in tensors.items()}
+    integers = {rename(name): weight for name, weight in quantized.items()}
+    shapes = {name: tensor.shape for name, tensor in renamed.items()}
+    shapes |= {name: tuple(weight.integers.shape) for name, weight in integers.items()}
+    options = _check_complete(skeleton, shapes)
+    # Only now, when every parameter is known to lie in the file, is memory asked for.
+    with no_init_weights():
+        module = build_module(architecture, config, **options)
+    expected = module.state_dict().keys()
+    state = {name: tensor.load() for name, tensor in renamed.items() if name in expected}
+    state |= {name: weight.expanded() for name, weight in integers.items() if name in expected}
+    module.load_state_dict(state, strict=False, assign=True)
+    module.tie_weights()
+    module.eval().requires_grad_(requires_grad=False)
+    unused = sorted(shapes.keys() - expected)
+    return LoadedModule(
+        module=module,
+        quantized={name: weight for name, weight in integers.items() if name in expected},
+        notes=(f"Tensors that the model does not use were left out: {', '.join(unused[:20])}.",) if unused else (),
+    )
+
+
+def _renaming(skeleton: Any, names: list[str]) -> Callable[[str], str]:
+    """How names in the file become the class's: old spellings, and the prefix of a class that had a head."""
+    prefix = f"{skeleton.base_model_prefix}."
+    expected = skeleton.state_dict().keys()
+    strip = not any(name in expected for name in names) and any(name.removeprefix(prefix) in expected for name in names)
+
+    def rename(name: str) -> str:
+        for old, new in _OLD_NAMES.items():
+            if name.endswith(old):
+                name = name.removesuffix(old) + new
+        return name.removeprefix(prefix) if strip else name
+
+    return rename
+
+
+def _check_complete(skeleton: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Options of the class with which the tensors fill it completely."""
+    for name, tensor in skeleton.state_dict().items():
+        if name in shapes and shapes[name] != tuple(tensor.shape):
+            raise InvalidModel(
+                f"Tensor {name!r} has shape {list(shapes[name])}; the configuration asks for {list(tensor.shape)}.",
+                reason=_REASON,
+            )
+    missing = _missing(skeleton, shapes)
+    if missing and all(name.startswith("pooler.") for name in missing):
+        return {"add_pooling_layer": False}
+    if missing:
+        raise InvalidModel(
+            f"The weights lack {len(missing)} tensors that the configuration asks for, {missing[0]!r} among them.",
+            reason=_REASON,
+        )
+    return {}
+
+
+def _missing(skeleton: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Names without a tensor, unless they are tied to one that has."""
+    by_identity: dict[int, list[str]] = {}
+    for name, tensor in skeleton.state_dict(keep_vars=True).items():
+        by_identity.setdefault(id(tensor), []).append(name)
+    return [names[0] for names in by_identity.values() if not any(name in shapes for name in names)]

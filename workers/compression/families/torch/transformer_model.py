@@ -1,0 +1,162 @@
+"""An opened Hugging Face model: runs, is counted, and goes back into a folder that stock transformers opens."""
+
+import inspect
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workers.compression.families.model import Array, Feeds, Model, StoredLayer
+from workers.compression.families.tensors.stored import StoredTensor, arrays, write_safetensors
+from workers.compression.families.torch import compressed_tensors_layout, running
+from workers.compression.families.torch.architectures import Architecture
+from workers.compression.families.torch.int8_weight import Int8Weight
+from workers.compression.families.torch.layers import stored_layers
+from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
+from workers.compression.specs.containers.archives import stored_zip
+from workers.compression.specs.formats import Family, ModelFormat
+from workers.compression.specs.messages import Port
+
+_TOKENIZER = "tokenizer.json"
+
+
+class TransformerModel(Model):
+    """A module of transformers with the configuration entries it was built from.
+
+    Args:
+        module: In evaluation mode; quantized weights are expanded in it.
+        architecture: What the module is.
+        entries: The kept entries of ``config.json``.
+        quantized: Weights that are stored as integers, by parameter name.
+        folder: Where companions lie.
+    """
+
+    format = ModelFormat.HUGGINGFACE
+    family = Family.NEURAL_NETWORK
+    extension = ".zip"
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        architecture: Architecture,
+        entries: dict[str, Any],
+        quantized: dict[str, Int8Weight],
+        folder: ModelFolder,
+    ) -> None:
+        self.module = module
+        self.architecture = architecture
+        self.entries = entries
+        self.quantized = quantized
+        self._folder = folder
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Token ids and mask, and segment ids where the model tells segments apart."""
+        names = ["input_ids", "attention_mask"]
+        if getattr(self.module.config, "type_vocab_size", 0) > 0 and _takes(self.module, "token_type_ids"):
+            names.append("token_type_ids")
+        return tuple(Port(name=name, shape=("batch", "sequence"), dtype="int64") for name in names)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Hidden states or logits."""
+        config: Any = self.module.config
+        if self.architecture.output == "last_hidden_state":
+            shape: tuple[int | str, ...] = ("batch", "sequence", int(config.hidden_size))
+        elif self.architecture.class_name.endswith("ForSequenceClassification"):
+            shape = ("batch", int(config.num_labels))
+        else:
+            shape = ("batch", "sequence", -1)
+        return (Port(name=self.architecture.output, shape=shape, dtype="float32"),)
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """One batch through the module."""
+        return running.outputs_of(lambda: self._call(feeds))
+
+    def macs(self, feeds: Feeds) -> int:
+        """Multiply-accumulates of one batch."""
+        return running.count_macs(lambda: self._call(feeds))
+
+    def _call(self, feeds: Feeds) -> list[torch.Tensor]:
+        arguments: dict[str, Any] = running.tensors_of(feeds, self.inputs)
+        if _takes(self.module, "use_cache"):
+            arguments["use_cache"] = False
+        return [getattr(self.module(**arguments), self.architecture.output)]
+
+    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """State entries by name, tied ones once, in the module's order."""
+        seen: set[int] = set()
+        for name, tensor in self.module.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor.detach()
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """The tensors as they are written."""
+        found: dict[str, StoredTensor] = {}
+        for name, tensor in self.parameters():
+            weight = self.quantized.get(name)
+            found |= (
+                {name: StoredTensor.of(tensor)} if weight is None else compressed_tensors_layout.entries(name, weight)
+            )
+        return found
+
+    def save(self, path: Path) -> None:
+        """Writes the folder as a ZIP of uncompressed members."""
+        with tempfile.TemporaryDirectory(dir=path.parent) as made:
+            folder = Path(made)
+            self._folder.copy_companions(folder)
+            (folder / CONFIG_NAME).write_bytes(self._config_bytes())
+            write_safetensors(folder / WEIGHTS_NAME, self.stored(), {})
+            stored_zip(folder, path)
+
+    def _config_bytes(self) -> bytes:
+        config: Mapping[str, Any] = {
+            "architectures": [self.architecture.class_name],
+            "model_type": self.architecture.model_type,
+            **self.entries,
+        }
+        if self.quantized:
+            config = {
+                **config,
+                compressed_tensors_layout.CONFIG_KEY: compressed_tensors_layout.quantization_config(self.quantized),
+            }
+        return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+
+    def stored_layers(self) -> Iterator[StoredLayer]:
+        """One entry per module that has parameters."""
+        modules = dict(self.module.named_modules())
+        return stored_layers(self.parameters(), self.quantized, lambda name: type(modules[name]).__name__)
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Values as stored, one tensor at a time."""
+        return arrays(self.stored())
+
+    def size_bytes(self) -> int:
+        """Bytes of configuration and weights; the weights' header is not counted."""
+        return len(self._config_bytes()) + sum(tensor.nbytes for tensor in self.stored().values())
+
+    def load_snippet(self, name: str) -> str:
+        """Opens the unpacked folder with stock transformers."""
+        needs = "# needs: pip install compressed-tensors\n" if self.quantized else ""
+        return (
+            f"{needs}import zipfile\n\nfrom transformers import {self.architecture.class_name}\n\n"
+            f'zipfile.ZipFile("{name}").extractall("model")\n'
+            f'model = {self.architecture.class_name}.from_pretrained("model").eval()'
+        )
+
+    def tokenizer_file(self) -> Path | None:
+        """``tokenizer.json`` of the folder."""
+        path = self._folder.root / _TOKENIZER
+        return path if path.is_file() else None
+
+    def threads(self, count: int) -> None:
+        """Threads of all torch operators in this process."""
+        torch.set_num_threads(count)
+
+
+def _takes(module: torch.nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(module.forward).parameters
