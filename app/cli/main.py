@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import catalogue, demo, doctor, engine, jobs, keys, migrate, up
+from app.cli import catalogue, demo, doctor, engine, jobs, keys, migrate, settings, up
 
 app = typer.Typer(
     name="pressroom",
@@ -40,6 +40,7 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(engine.run)
 app.command()(migrate.migrate)
+app.command()(settings.settings)
 app.add_typer(keys.keys, name="keys")
 
 if __name__ == "__main__":
