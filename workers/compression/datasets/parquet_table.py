@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workers.compression.datasets.columns import from_columns, target_name
@@ -15,6 +16,7 @@ from workers.compression.specs.job import DatasetFields
 
 MAX_COLUMNS = 100_000
 _BATCH_ROWS = 8192
+_EXTENSION = b"ARROW:extension:name"
 
 
 def open_source(path: Path, fields: DatasetFields) -> Source:
@@ -46,7 +48,7 @@ def _checked_names(schema: Any) -> list[str]:
     if len(set(names)) != len(names):
         raise InvalidDataset("Two columns have the same name.", reason="parquet_column")
     for name, kind in zip(names, schema.types, strict=True):
-        if not _is_served(kind):
+        if not _is_served(kind) or _EXTENSION in (schema.field(name).metadata or {}):
             raise InvalidDataset(
                 f"Column {name[:120]!r} has the type {str(kind)[:60]}; served are numbers, text and lists of numbers.",
                 reason="parquet_column",
@@ -56,10 +58,14 @@ def _checked_names(schema: Any) -> list[str]:
 
 def _is_served(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+        return _is_number(kind.value_type) or _is_text(kind.value_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _is_number(kind.value_type)
-    return _is_number(kind) or bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return _is_number(kind) or _is_text(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_number(kind: Any) -> bool:
@@ -71,12 +77,22 @@ def _read(file: Any, schema: Any) -> Any:
     rows = size = 0
     for batch in file.iter_batches(_BATCH_ROWS):
         rows += batch.num_rows
-        size += batch.nbytes
+        size += sum(_decoded_bytes(column) for column in batch.columns)
         check_rows(rows)
         check_decoded(size)
         batches.append(batch)
     check_rows(rows)
     return pa.Table.from_batches(batches, schema=schema)
+
+
+def _decoded_bytes(column: Any) -> int:
+    """Bytes of the column once every index of a dictionary is replaced by its value."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    values = column.dictionary
+    if _is_number(values.type):
+        return len(column) * 8
+    return pc.sum(pc.take(pc.binary_length(values), column.indices)).as_py() or 0
 
 
 def _as_array(name: str, column: Any) -> Array:
