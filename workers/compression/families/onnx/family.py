@@ -11,8 +11,9 @@ from pydantic import JsonValue
 from workers.compression.context import Context
 from workers.compression.families.onnx import external_data, gate
 from workers.compression.families.onnx.layers import stored_layers
-from workers.compression.families.onnx.model import OnnxModel, open_session
+from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.operators import ML_DOMAIN
+from workers.compression.families.onnx.sessions import open_session
 from workers.compression.families.onnx.walking import Index
 from workers.compression.families.statistics import describe_tensor
 from workers.compression.specs.containers import archives

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from workers.compression.families.onnx.layers import computing_reader
+from workers.compression.families.onnx.quantized import restorations
 from workers.compression.families.onnx.walking import Index, Place, Reader, Value, layer_name, numel
 from workers.compression.specs.step import selects
 
@@ -55,8 +56,9 @@ def float_weights(index: Index, smallest: int = 1, *, any_rank: bool = False) ->
         any_rank: Takes every float32 tensor that a node computes with: biases and norms too, by whatever operator.
     """
     found: dict[Place, list[FloatWeight]] = {}
+    scales = {value for restoration in restorations(index).values() for value in restoration.overhead}
     for value, tensor in index.stored.items():
-        if tensor.data_type != TensorProto.FLOAT or numel(tensor) < smallest or value in index.outputs:
+        if tensor.data_type != TensorProto.FLOAT or numel(tensor) < smallest or value in scales | index.outputs:
             continue
         owner = computing_reader(index, value)
         if owner is None or not (any_rank or _is_weight(owner, tensor)):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from workers.compression.families.model import StoredLayer
-from workers.compression.families.onnx.quantized import Restoration, restoration_of
+from workers.compression.families.onnx.quantized import Restoration, restorations
 from workers.compression.families.onnx.walking import STANDARD, Index, Place, Value, array, layer_name, numel
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
@@ -46,14 +46,14 @@ def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
     """Layers in order of execution; weights are restored for one layer at a time."""
     index = Index.of(proto)
     owned: dict[Place, _Parts] = {}
-    restorations = _restorations(index)
-    overhead = {value for found in restorations.values() for value in found.overhead}
+    restored = restorations(index)
+    overhead = {value for found in restored.values() for value in found.overhead}
     for value, tensor in index.stored.items():
         owner = computing_reader(index, value)
-        if owner is None or value in overhead or not (value in restorations or _is_parameter(tensor)):
+        if owner is None or value in overhead or not (value in restored or _is_parameter(tensor)):
             continue
         parts = owned.setdefault(owner, _Parts())
-        restoration = restorations.get(value)
+        restoration = restored.get(value)
         parts.weights.append((tensor, restoration))
         if restoration is not None:
             parts.extra_bytes += sum(stored_bytes(index.stored[found]) for found in restoration.overhead)
@@ -97,11 +97,6 @@ def stored_bytes(tensor: TensorProto) -> int:
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data)
     return numel(tensor) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-
-
-def _restorations(index: Index) -> dict[Value, Restoration]:
-    found = {value: restoration_of(index, value) for value in index.stored}
-    return {value: restoration for value, restoration in found.items() if restoration is not None}
 
 
 def _is_parameter(tensor: TensorProto) -> bool:

@@ -1,15 +1,17 @@
 """Multiply-accumulates of a model for given feeds, from the shapes that inference finds for them."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import ModelProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 
 from workers.compression.families.model import Feeds
 from workers.compression.families.onnx.layers import folds
+from workers.compression.families.onnx.observing import observe
 from workers.compression.families.onnx.skeleton import skeleton
-from workers.compression.families.onnx.walking import Index, Place, integer_attribute
+from workers.compression.families.onnx.walking import Index, Place, Scope, integer_attribute, subgraphs
 
 Shape = tuple[int, ...]
 
@@ -27,23 +29,41 @@ _MATRIX_WEIGHT = {
 _KERNEL = {"Conv": 1, "ConvInteger": 1, "FusedConv": 1, "QLinearConv": 3, "ConvTranspose": 1}
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
 _ATTENTION = frozenset({"Attention", "QAttention", "MultiHeadAttention"})
+_COUNTED = _MATRIX_WEIGHT.keys() | _KERNEL.keys() | _RECURRENT | _ATTENTION
 
 
 def count_macs(proto: ModelProto, feeds: Feeds) -> int | None:
-    """The sum over all nodes whose shapes are known; None where no node's are."""
+    """The sum over all nodes whose shapes are known; None where no node's are. Of branches, the costliest counts."""
     index = Index.of(proto)
     shapes = _Shapes(proto, index, feeds)
-    counts = [count for place in index.places if (count := _node_macs(place, index, shapes)) is not None]
-    return sum(counts) if counts else None
+    totals: dict[Scope, int] = dict.fromkeys(index.scopes, 0)
+    counted = False
+    for place in index.places:
+        count = _node_macs(place, index, shapes)
+        if count is not None:
+            totals[place.scope] += count
+            counted = True
+    return _with_branches(index, totals) if counted else None
+
+
+def _with_branches(index: Index, totals: dict[Scope, int]) -> int:
+    for scope in reversed(index.scopes):
+        branches = [other for other in index.scopes if other.parent is scope]
+        for holder in {id(branch.holder): branch.holder for branch in branches}.values():
+            totals[scope] += max(totals[branch] for branch in branches if branch.holder is holder)
+    return totals[index.scopes[0]]
 
 
 class _Shapes:
-    """Static shapes of values under the given feeds."""
+    """Static shapes of values under the given feeds: inferred, and where inference gives up, seen in a run."""
 
     def __init__(self, proto: ModelProto, index: Index, feeds: Feeds) -> None:
         self._index = index
         self._stored = {value: tuple(tensor.dims) for value, tensor in index.stored.items()}
-        self._known = _infer(proto, feeds)
+        self._known = _infer(proto, feeds, [])
+        missing = self._missing()
+        if missing:
+            self._known = _infer(proto, feeds, _seen(proto, missing, feeds))
 
     def of(self, place: Place, slot: int) -> Shape | None:
         """Shape of the input at ``slot``, or of the first output at slot -1."""
@@ -52,8 +72,28 @@ class _Shapes:
             return None
         return self._stored.get(value) or self._known.get(value.name)
 
+    def _missing(self) -> list[str]:
+        """Values of the main graph that nodes with multiplications, or branches, read or make."""
+        main = self._index.scopes[0]
+        names: dict[str, None] = {}
+        for place in self._index.places:
+            if place.scope is main and not (place.node.op_type in _COUNTED or folds(self._index, place)):
+                continue
+            read = [self._index.read(place, slot) for slot in range(len(place.node.input))]
+            for value in (*read, self._index.made(place)):
+                if value is not None and value.scope is main and value not in self._stored:
+                    names[value.name] = None
+        return [name for name in names if name not in self._known]
 
-def _infer(proto: ModelProto, feeds: Feeds) -> dict[str, Shape]:
+
+def _seen(proto: ModelProto, names: list[str], feeds: Feeds) -> list[ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
+        for name, values in next(observe(proto, names, [feeds])).items()
+    ]
+
+
+def _infer(proto: ModelProto, feeds: Feeds, seen: list[ValueInfoProto]) -> dict[str, Shape]:
     light = skeleton(proto)
     for value in light.graph.input:
         if value.name in feeds:
@@ -63,13 +103,22 @@ def _infer(proto: ModelProto, feeds: Feeds) -> dict[str, Shape]:
     for output in light.graph.output:
         output.type.tensor_type.ClearField("shape")
     del light.graph.value_info[:]
+    light.graph.value_info.extend(seen)
     inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    shapes = {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        shape = _static(value)
-        if shape is not None:
-            shapes[value.name] = shape
+    shapes: dict[str, Shape] = {}
+    for graph in _graphs(inferred):
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            shape = _static(value)
+            if shape is not None:
+                shapes[value.name] = shape
     return shapes
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for nested in subgraphs(node):
+            yield from _graphs(nested)
 
 
 def _static(value: ValueInfoProto) -> Shape | None:

@@ -11,12 +11,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
+from workers.compression.families.onnx.sessions import brief, open_session
 from workers.compression.families.onnx.walking import Index, array
-from workers.compression.specs.errors import DatasetMismatch, InvalidModel, UnsupportedOperator, UnsupportedTechnique
+from workers.compression.specs.errors import DatasetMismatch, UnsupportedOperator, UnsupportedTechnique
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
-
-_FATAL_ONLY = 4
 
 _SNIPPET = """\
 import onnxruntime
@@ -67,9 +66,9 @@ class OnnxModel(Model):
         try:
             results: list[Array] = session.run([port.name for port in self.outputs], wanted)
         except (runtime_errors.InvalidArgument, ValueError) as error:
-            raise DatasetMismatch(f"The rows do not fit the model's inputs: {_brief(error)}") from error
+            raise DatasetMismatch(f"The rows do not fit the model's inputs: {brief(error)}") from error
         except (runtime_errors.Fail, runtime_errors.RuntimeException, runtime_errors.NotImplemented) as error:
-            raise UnsupportedOperator(f"onnxruntime cannot run the model: {_brief(error)}") from error
+            raise UnsupportedOperator(f"onnxruntime cannot run the model: {brief(error)}") from error
         return results
 
     def save(self, path: Path) -> None:
@@ -122,35 +121,6 @@ class OnnxModel(Model):
         if self._session is None:
             self._session = open_session(self.serialized(), self._threads)
         return self._session
-
-
-def open_session(
-    data: bytes,
-    threads: int = 1,
-    level: onnxruntime.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-) -> onnxruntime.InferenceSession:
-    """A CPU session from bytes, so that the runtime has no folder in which to look for other files."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = level
-    options.log_severity_level = _FATAL_ONLY
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (runtime_errors.NotImplemented, runtime_errors.NoSuchFile) as error:
-        raise UnsupportedOperator(f"onnxruntime has no kernel for this model: {_brief(error)}") from error
-    except (
-        runtime_errors.InvalidGraph,
-        runtime_errors.InvalidProtobuf,
-        runtime_errors.InvalidArgument,
-        runtime_errors.Fail,
-        runtime_errors.RuntimeException,
-    ) as error:
-        raise InvalidModel(f"onnxruntime refuses the model: {_brief(error)}", reason="onnx_invalid") from error
-
-
-def _brief(error: Exception) -> str:
-    return str(error).partition("\n")[0].rpartition(" : ")[2][:500]
 
 
 def _port(value: ValueInfoProto) -> Port:

@@ -56,6 +56,12 @@ _OPERATORS: dict[str, tuple[_Slots, ...]] = {
 _OPAQUE = frozenset({"MatMulNBits", "GatherBlockQuantized"})
 
 
+def restorations(index: Index) -> dict[Value, Restoration]:
+    """All quantized weights of a model."""
+    found = {value: restoration_of(index, value) for value in index.stored}
+    return {value: restoration for value, restoration in found.items() if restoration is not None}
+
+
 def restoration_of(index: Index, value: Value) -> Restoration | None:
     """How ``value`` is restored, or None where it is not a quantized weight."""
     tensor = index.stored[value]
