@@ -93,3 +93,10 @@ def _layer(name: str, tensor: torch.Tensor) -> StoredLayer:
         bits=8.0 * tensor.dtype.itemsize,
         weights=np.asarray(tensor.detach().float().numpy()) if tensor.is_floating_point() else None,
     )
+
+
+def as_tensors(model: Model) -> TensorsModel:
+    """``model`` as what the handlers of bare tensors work on."""
+    if not isinstance(model, TensorsModel):
+        raise TypeError(f"{type(model).__name__} is not a set of tensors")
+    return model

@@ -51,7 +51,8 @@ class StoredTensor:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> "StoredTensor":
         """A tensor that is in memory (or memory-mapped) already."""
-        return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor)
+        values = tensor.detach()
+        return cls(values.dtype, tuple(values.shape), lambda: values)
 
     @property
     def elements(self) -> int:
@@ -63,11 +64,13 @@ class StoredTensor:
         """Bytes of the values as stored."""
         return self.elements * self.dtype.itemsize
 
-    def changed(
-        self, change: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype | None = None
-    ) -> "StoredTensor":
-        """The tensor after ``change``, which keeps the shape and runs each time the values are read."""
-        return replace(self, dtype=dtype or self.dtype, load=lambda: change(self.load()))
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "StoredTensor":
+        """The tensor after ``change``, which keeps dtype and shape and runs each time the values are read."""
+        return replace(self, load=lambda: change(self.load()))
+
+    def converted(self, dtype: torch.dtype) -> "StoredTensor":
+        """The tensor in another data type."""
+        return self if dtype == self.dtype else replace(self, dtype=dtype, load=lambda: self.load().to(dtype))
 
 
 @dataclass(frozen=True)

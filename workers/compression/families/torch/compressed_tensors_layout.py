@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from workers.compression.families.tensors.stored import StoredTensor
-from workers.compression.families.torch.int8_weight import Int8Weight
+from workers.compression.families.torch.storage import Int8Weight
 from workers.compression.specs.errors import InvalidModel, UnsupportedFormat
 
 CONFIG_KEY: Final = "quantization_config"

@@ -54,4 +54,4 @@ def open_model(path: Path, context: Context) -> TransformerModel:
     loaded = load_module(architecture, build_config(architecture, entries), tensors, quantized)
     for note in (*folder.notes, *notes, *loaded.notes):
         context.warn(note)
-    return TransformerModel(loaded.module, architecture, entries, loaded.quantized, folder)
+    return TransformerModel(loaded.module, architecture, entries, loaded.storage, folder)

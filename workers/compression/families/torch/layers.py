@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from workers.compression.families.model import StoredLayer
-from workers.compression.families.torch.int8_weight import Int8Weight
+from workers.compression.families.torch.storage import Int8Weight, Storage
 
 
 def layer_name(parameter: str) -> str:
@@ -16,39 +16,39 @@ def layer_name(parameter: str) -> str:
 
 def stored_layers(
     parameters: Iterable[tuple[str, torch.Tensor]],
-    quantized: Mapping[str, Int8Weight],
+    storage: Mapping[str, Storage],
     op_of: Callable[[str], str],
 ) -> Iterator[StoredLayer]:
     """Layers in the order of their first parameter; ``weights`` are those of the largest one.
 
     Args:
-        parameters: Names and (expanded) values.
-        quantized: Weights that are stored as integers, by parameter name.
+        parameters: Names and values as computed with.
+        storage: How parameters are stored that are not stored as they are computed with.
         op_of: Kind of a layer by its name.
     """
     groups: dict[str, list[tuple[str, torch.Tensor]]] = {}
     for name, tensor in parameters:
         groups.setdefault(layer_name(name), []).append((name, tensor))
     for name, members in groups.items():
-        yield _layer(name, members, quantized, op_of(name))
+        yield _layer(name, members, storage, op_of(name))
 
 
-def _layer(
-    name: str, members: list[tuple[str, torch.Tensor]], quantized: Mapping[str, Int8Weight], op: str
-) -> StoredLayer:
+def _layer(name: str, members: list[tuple[str, torch.Tensor]], storage: Mapping[str, Storage], op: str) -> StoredLayer:
     main_name, main = max(members, key=lambda member: member[1].numel())
-    packed = quantized.get(main_name)
-    stored = [quantized.get(member, tensor) for member, tensor in members]
     return StoredLayer(
         name=name,
         op=op,
         parameters=sum(tensor.numel() for _, tensor in members),
-        nonzero=sum(_nonzero(value) for value in stored),
-        bytes=sum(value.nbytes for value in stored),
-        bits=8.0 * (main.dtype.itemsize if packed is None else 1),
+        nonzero=sum(int(torch.count_nonzero(tensor)) for _, tensor in members),
+        bytes=sum(_bytes(tensor, storage.get(member)) for member, tensor in members),
+        bits=_bits(main, storage.get(main_name)),
         weights=np.asarray(main.detach().float().numpy()) if main.is_floating_point() else None,
     )
 
 
-def _nonzero(value: torch.Tensor | Int8Weight) -> int:
-    return value.nonzero if isinstance(value, Int8Weight) else int(torch.count_nonzero(value))
+def _bytes(tensor: torch.Tensor, storage: Storage | None) -> int:
+    return storage.nbytes if isinstance(storage, Int8Weight) else tensor.numel() * (storage or tensor.dtype).itemsize
+
+
+def _bits(tensor: torch.Tensor, storage: Storage | None) -> float:
+    return 8.0 if isinstance(storage, Int8Weight) else 8.0 * (storage or tensor.dtype).itemsize

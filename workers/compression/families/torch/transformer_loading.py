@@ -9,7 +9,7 @@ from transformers.initialization import no_init_weights
 
 from workers.compression.families.tensors.stored import StoredTensor
 from workers.compression.families.torch.architectures import Architecture
-from workers.compression.families.torch.int8_weight import Int8Weight
+from workers.compression.families.torch.storage import Int8Weight, Storage
 from workers.compression.families.torch.transformers_config import build_module
 from workers.compression.specs.errors import InvalidModel
 
@@ -22,12 +22,12 @@ class LoadedModule:
     """A module in evaluation mode.
 
     Args:
-        quantized: Weights that are stored as integers, by the module's names.
+        storage: How parameters are stored that are not stored as they are computed with.
         notes: Sentences about tensors that were left out.
     """
 
     module: torch.nn.Module
-    quantized: dict[str, Int8Weight]
+    storage: dict[str, Storage]
     notes: tuple[str, ...]
 
 
@@ -54,17 +54,26 @@ def load_module(
     with no_init_weights():
         module = build_module(architecture, config, **options)
     expected = module.state_dict().keys()
-    state = {name: tensor.load() for name, tensor in renamed.items() if name in expected}
+    state = {name: _computed(tensor, config.dtype) for name, tensor in renamed.items() if name in expected}
     state |= {name: weight.expanded() for name, weight in integers.items() if name in expected}
     module.load_state_dict(state, strict=False, assign=True)
     module.tie_weights()
     module.eval().requires_grad_(requires_grad=False)
     unused = sorted(shapes.keys() - expected)
+    storage: dict[str, Storage] = {
+        name: tensor.dtype for name, tensor in renamed.items() if name in expected and tensor.dtype != state[name].dtype
+    }
     return LoadedModule(
         module=module,
-        quantized={name: weight for name, weight in integers.items() if name in expected},
+        storage=storage | {name: weight for name, weight in integers.items() if name in expected},
         notes=(f"Tensors that the model does not use were left out: {', '.join(unused[:20])}.",) if unused else (),
     )
+
+
+def _computed(tensor: StoredTensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """The values in the type that the configuration names, as transformers loads them."""
+    values = tensor.load()
+    return values.to(dtype) if dtype is not None and values.is_floating_point() else values
 
 
 def _renaming(skeleton: Any, names: list[str]) -> Callable[[str], str]:

@@ -13,9 +13,9 @@ from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.tensors.stored import StoredTensor, arrays, write_safetensors
 from workers.compression.families.torch import compressed_tensors_layout, running
 from workers.compression.families.torch.architectures import Architecture
-from workers.compression.families.torch.int8_weight import Int8Weight
 from workers.compression.families.torch.layers import stored_layers
 from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
+from workers.compression.families.torch.storage import Int8Weight, Storage
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -30,7 +30,7 @@ class TransformerModel(Model):
         module: In evaluation mode; quantized weights are expanded in it.
         architecture: What the module is.
         entries: The kept entries of ``config.json``.
-        quantized: Weights that are stored as integers, by parameter name.
+        storage: How parameters are stored that are not stored as they are computed with; techniques fill it.
         folder: Where companions lie.
     """
 
@@ -43,13 +43,13 @@ class TransformerModel(Model):
         module: torch.nn.Module,
         architecture: Architecture,
         entries: dict[str, Any],
-        quantized: dict[str, Int8Weight],
+        storage: dict[str, Storage],
         folder: ModelFolder,
     ) -> None:
         self.module = module
         self.architecture = architecture
         self.entries = entries
-        self.quantized = quantized
+        self.storage = storage
         self._folder = folder
 
     @property
@@ -98,11 +98,17 @@ class TransformerModel(Model):
         """The tensors as they are written."""
         found: dict[str, StoredTensor] = {}
         for name, tensor in self.parameters():
-            weight = self.quantized.get(name)
-            found |= (
-                {name: StoredTensor.of(tensor)} if weight is None else compressed_tensors_layout.entries(name, weight)
-            )
+            form = self.storage.get(name)
+            if isinstance(form, Int8Weight):
+                found |= compressed_tensors_layout.entries(name, form)
+            else:
+                found[name] = StoredTensor.of(tensor).converted(form or tensor.dtype)
         return found
+
+    @property
+    def quantized(self) -> dict[str, Int8Weight]:
+        """Weights stored as integers, by parameter name."""
+        return {name: form for name, form in self.storage.items() if isinstance(form, Int8Weight)}
 
     def save(self, path: Path) -> None:
         """Writes the folder as a ZIP of uncompressed members."""
@@ -120,16 +126,14 @@ class TransformerModel(Model):
             **self.entries,
         }
         if self.quantized:
-            config = {
-                **config,
-                compressed_tensors_layout.CONFIG_KEY: compressed_tensors_layout.quantization_config(self.quantized),
-            }
+            layout = compressed_tensors_layout.quantization_config(self.quantized)
+            config = {**config, compressed_tensors_layout.CONFIG_KEY: layout}
         return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
     def stored_layers(self) -> Iterator[StoredLayer]:
         """One entry per module that has parameters."""
         modules = dict(self.module.named_modules())
-        return stored_layers(self.parameters(), self.quantized, lambda name: type(modules[name]).__name__)
+        return stored_layers(self.parameters(), self.storage, lambda name: type(modules[name]).__name__)
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Values as stored, one tensor at a time."""

@@ -1,4 +1,4 @@
-"""A weight stored as 8-bit integers."""
+"""How a parameter is stored where that is not how it is computed with."""
 
 from dataclasses import dataclass
 
@@ -32,8 +32,6 @@ class Int8Weight:
         zero_bytes = 0 if self.zero_points is None else self.zero_points.nbytes
         return self.integers.nbytes + self.scales.nbytes + zero_bytes
 
-    @property
-    def nonzero(self) -> int:
-        """Number of values that are not zero."""
-        zeros = 0 if self.zero_points is None else self.zero_points
-        return int((self.integers != zeros).sum())
+
+Storage = Int8Weight | torch.dtype
+"""Integers, or a narrower float type."""
