@@ -145,7 +145,9 @@ def inspect(path: Path, filename: str, fields: DatasetFields, out: Path) -> Data
     )
 
 
-def synthetic(inputs: tuple[Port, ...], rows: int, seed: int, input_shapes: dict[str, tuple[int, ...]]) -> Dataset:
+def synthetic(
+    inputs: tuple[Port, ...], rows: int, seed: int, input_shapes: dict[str, tuple[int, ...]], stretch: int = 1
+) -> Dataset:
     """``rows`` made-up rows for a model of which nothing but its inputs is known.
 
     Args:
@@ -153,10 +155,11 @@ def synthetic(inputs: tuple[Port, ...], rows: int, seed: int, input_shapes: dict
         rows: How many rows; raised to a fixed batch size.
         seed: Same seed, same values.
         input_shapes: Lengths for dynamic axes by input name, with or without the axis of rows.
+        stretch: Factor on the customary lengths of dynamic axes that ``input_shapes`` leaves open.
     """
     fixed = max((port.shape[0] for port in inputs if port.shape and isinstance(port.shape[0], int)), default=1)
     count = max(rows, fixed)
-    features, constants = synthetic_arrays(inputs, count, seed, input_shapes)
+    features, constants = synthetic_arrays(inputs, count, seed, input_shapes, stretch)
 
     def read(chosen: Rows) -> Arrays:
         return {name: values[chosen] for name, values in features.items()}

@@ -17,6 +17,7 @@ from workers.compression.evaluation import DEFAULT_METRICS, Judgement, Scored, j
 from workers.compression.families.model import Feeds, Model
 from workers.compression.layers import count_weights, tensor_fidelity
 from workers.compression.registry import family
+from workers.compression.specs.errors import DatasetMismatch, EngineError, UnsupportedOperator
 from workers.compression.specs.formats import RUNNABLE_FORMATS, Task
 from workers.compression.specs.messages import Compare, Comparison, ModelFile, Probe, ProbeResult
 from workers.compression.specs.metrics import (
@@ -29,6 +30,7 @@ from workers.compression.specs.metrics import (
 )
 
 SYNTHETIC_ROWS = 64
+SYNTHETIC_STRETCHES = (1, 2, 4, 16, 32, 64)
 TOKENIZER = "tokenizer.json"
 
 
@@ -96,9 +98,29 @@ def open_file(file: ModelFile, context: Context) -> Model:
 def evaluation_data(model: Model, context: Context) -> Dataset:
     """The user's evaluation rows, else any rows of the user's, else seeded synthetic ones."""
     given = context.evaluation_data or context.calibration or context.train
-    if given is not None:
-        return given
-    return synthetic(model.inputs, SYNTHETIC_ROWS, context.seed, context.evaluation.input_shapes)
+    return given if given is not None else _synthetic_that_runs(model, context)
+
+
+def _synthetic_that_runs(model: Model, context: Context) -> Dataset:
+    """Made-up rows with the shortest customary lengths of the dynamic axes that the model accepts.
+
+    Raises:
+        DatasetMismatch: Of the first try, if the model accepts none.
+    """
+    refusal: EngineError | None = None
+    for stretch in SYNTHETIC_STRETCHES:
+        rows = synthetic(model.inputs, SYNTHETIC_ROWS, context.seed, context.evaluation.input_shapes, stretch)
+        try:
+            model.run(first_feeds(rows, model.inputs, model.tokenizer_file(), _fixed_batch(model) or 1))
+        except (DatasetMismatch, UnsupportedOperator) as error:
+            refusal = refusal or error
+            continue
+        return rows
+    raise DatasetMismatch(
+        f"No data was given, and the model does not run on made-up inputs: {refusal}",
+        hint="Give evaluation data, or the lengths of the dynamic axes in evaluation.input_shapes.",
+        pointer="/evaluation/input_shapes",
+    )
 
 
 def _time_batch_sizes(

@@ -16,11 +16,12 @@ _MAX_VALUES = 1 << 28
 
 
 def synthetic_arrays(
-    inputs: tuple[Port, ...], rows: int, seed: int, input_shapes: dict[str, tuple[int, ...]]
+    inputs: tuple[Port, ...], rows: int, seed: int, input_shapes: dict[str, tuple[int, ...]], stretch: int = 1
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Arrays with rows first, and constants, both by input name.
 
-    ``input_shapes`` gives the length of every axis, or of every axis but the one that counts rows.
+    ``input_shapes`` gives the length of every axis, or of every axis but the one that counts rows; a dynamic axis that
+    it leaves out gets a customary length times ``stretch``.
     """
     random = np.random.default_rng(seed)
     features: dict[str, Array] = {}
@@ -29,7 +30,7 @@ def synthetic_arrays(
         if not port.shape:
             constants[port.name] = _values(port, (), random)
             continue
-        sample = _sample_shape(port, input_shapes.get(port.name))
+        sample = _sample_shape(port, input_shapes.get(port.name), stretch)
         if rows * int(np.prod(sample)) > _MAX_VALUES:
             raise DatasetMismatch(f"Made-up values for input {port.name} would not fit into memory.")
         features[port.name] = _values(port, (rows, *sample), random)
@@ -43,7 +44,7 @@ def _row_axis(shape: Shape) -> int:
     return next((axis for axis, length in enumerate(shape) if isinstance(length, str) or length < 0), 0)
 
 
-def _sample_shape(port: Port, given: tuple[int, ...] | None) -> tuple[int, ...]:
+def _sample_shape(port: Port, given: tuple[int, ...] | None, stretch: int) -> tuple[int, ...]:
     axis = _row_axis(port.shape)
     rest = port.shape[:axis] + port.shape[axis + 1 :]
     if given is not None:
@@ -57,7 +58,7 @@ def _sample_shape(port: Port, given: tuple[int, ...] | None) -> tuple[int, ...]:
                 pointer=f"/evaluation/input_shapes/{port.name}",
             )
         return sample
-    free = _IMAGE_EDGE if len(port.shape) == 4 else _SEQUENCE_LENGTH
+    free = stretch * (_IMAGE_EDGE if len(port.shape) == 4 else _SEQUENCE_LENGTH)
     return tuple(length if isinstance(length, int) and length >= 0 else free for length in rest)
 
 
