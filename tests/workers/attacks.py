@@ -27,7 +27,7 @@ def write(path: str) -> str:
 
 
 def list_folder(path: str) -> str:
-    return str(os.listdir(path))
+    return str(sorted(Path(path).iterdir()))
 
 
 def connect(host: str, port: int) -> str:
@@ -78,7 +78,7 @@ def raise_limit() -> str:
 
 
 def big_file(size: int) -> str:
-    with open("out/big", "wb") as file:
+    with Path("out/big").open("wb") as file:
         file.seek(size)
         file.write(b"x")
     return "written"
@@ -86,7 +86,7 @@ def big_file(size: int) -> str:
 
 def fill_disk(size: int) -> str:
     for number in range(10_000):
-        with open(f"out/{number}", "wb") as file:
+        with Path(f"out/{number}").open("wb") as file:
             file.truncate(size)
         time.sleep(0.001)
     return "filled"
@@ -97,7 +97,7 @@ def big_memory(size: int) -> str:
 
 
 def symbolic_link(target: str) -> str:
-    os.symlink(target, "out/model.onnx")
+    Path("out/model.onnx").symlink_to(target)
     return "linked"
 
 
@@ -129,7 +129,7 @@ def burn() -> str:
 
 
 def sleep() -> str:
-    print("sleeping", flush=True)
+    os.write(1, b"sleeping\n")
     time.sleep(600)
     return "slept"
 
