@@ -37,14 +37,13 @@ def skops_bytes(estimator: Any, compression: int) -> bytes:
 def _without_padding(content: bytes) -> bytes:
     """An .npy whose records have zeros between their fields; a tree's nodes come with whatever memory held there."""
     array = np.load(io.BytesIO(content), allow_pickle=False)
-    if array.dtype.names is None:
+    if array.dtype.names is None or array.ndim != 1:
         return content
-    clean = np.zeros_like(array)
+    clean = np.zeros(array.nbytes, np.uint8)
+    records = clean.view(array.dtype)
     for field in array.dtype.names:
-        clean[field] = array[field]
-    out = io.BytesIO()
-    np.save(out, clean, allow_pickle=False)
-    return out.getvalue()
+        records[field] = array[field]
+    return content[: len(content) - array.nbytes] + clean.tobytes()
 
 
 def _entry(name: str, compression: int) -> zipfile.ZipInfo:
