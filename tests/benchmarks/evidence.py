@@ -159,17 +159,18 @@ def _evidence(row: Row, report: Report, peer: peers.Figures) -> Evidence:
 
 def to_markdown(rows: tuple[Evidence, ...]) -> str:
     """The table that people read."""
+    columns = (
+        "technique", "model", "data", "bytes", "ratio", "metric", "original", "compressed", "cosine", "peer",
+        "its bytes", "its value", "its cosine",
+    )  # fmt: skip
     lines = [
         "# Evidence",
         "",
         "One row per technique and model, written by `make evidence`. Bytes are those of the stored files; quality is",
         "measured on the artifact re-opened in a fresh process, on rows that were used for nothing else.",
         "",
-        (
-            "| technique | model | data | bytes | ratio | metric | original | compressed | cosine | best peer | its bytes "
-            "| its value | its cosine |"
-        ),
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join('---' for _ in columns)} |",
     ]
     lines += [_markdown_row(row) for row in rows]
     return "\n".join((*lines, ""))
@@ -198,19 +199,25 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def main() -> int:
-    """Measures the chosen rows, keeps the others as they are, and writes both files."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="part of a technique's name")
-    wanted = parser.parse_args().only
-    known = {(row.technique, row.model): row for row in load_evidence()}
-    for row in ROWS:
-        if wanted in row.technique:
-            known[row.technique, row.model] = measure(row)
+def write(known: dict[tuple[str, str], Evidence]) -> tuple[Evidence, ...]:
+    """Writes both files from the rows there are, in the order of ``ROWS``."""
     ordered = tuple(known[row.technique, row.model] for row in ROWS if (row.technique, row.model) in known)
     JSON.write_bytes(TypeAdapter(tuple[Evidence, ...]).dump_json(ordered, indent=2, exclude_none=True) + b"\n")
     MARKDOWN.write_text(to_markdown(ordered), "utf-8")
-    missing = sorted(set(STEPS_BY_KEY) - {row.technique for row in ordered})
+    return ordered
+
+
+def main() -> int:
+    """Measures the chosen rows, keeps the others as they are, and writes both files after each."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="part of a technique's or a model's name")
+    wanted = parser.parse_args().only
+    known = {(row.technique, row.model): row for row in load_evidence()}
+    for row in ROWS:
+        if wanted in f"{row.technique} {row.model}":
+            known[row.technique, row.model] = measure(row)
+            write(known)
+    missing = sorted(set(STEPS_BY_KEY) - {row.technique for row in write(known)})
     if missing:
         sys.stderr.write(f"no evidence for: {', '.join(missing)}\n")
     return 1 if missing and not wanted else 0
