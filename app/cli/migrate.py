@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.output import err, fail
-from app.cli.supervision import describe_exit
+from app.cli.output import Exit, err
 
 
 def migrate(
@@ -20,13 +19,14 @@ def migrate(
     """Brings the database up to date; ``up`` does it by itself."""
     given = {"PRESSROOM_DATA_DIR": data_dir, "PRESSROOM_DATABASE_URL": database_url}
     told = {name: str(value) for name, value in given.items() if value is not None}
-    upgrade_database({**os.environ, **told})
+    prepare({**os.environ, **told})
     err.print("the database is up to date")
 
 
-def upgrade_database(environment: Mapping[str, str]) -> None:
+def prepare(environment: Mapping[str, str], *arguments: str) -> None:
     """Runs the migrations in a process of their own; ends the command if they fail."""
-    command = (sys.executable, "-m", "app.cli.migration")
+    command = (sys.executable, "-m", "app.cli.preparation", *arguments)
     done = subprocess.run(command, env=dict(environment), check=False)  # noqa: S603 - our own module
     if done.returncode != 0:
-        fail(f"the database migration {describe_exit(done.returncode)}")
+        # It has said why.
+        raise typer.Exit(Exit.FAILED)

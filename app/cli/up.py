@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from app.cli import service
-from app.cli.migrate import upgrade_database
+from app.cli.migrate import prepare
 from app.cli.output import Exit, err, fail
 from app.cli.supervision import Supervisor, describe_exit
 from app.client.client import Client
@@ -44,7 +44,7 @@ def up(
         try:
             if settings.redis_url is None:
                 supervisor.start(service.redis_part(settings.data_dir))
-            upgrade_database(supervisor.environment)
+            prepare(supervisor.environment, "--serve")
             _start_parts(supervisor, settings)
             _watch(supervisor, settings, stopping)
         except (service.MissingRedis, PermissionError) as failure:

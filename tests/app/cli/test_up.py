@@ -59,3 +59,4 @@ def test_other_machines_are_not_served_without_keys(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "without API keys" in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert len(refused.stderr.splitlines()) <= 4
