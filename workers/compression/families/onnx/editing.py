@@ -83,13 +83,18 @@ class Editor:
             _rebuild(graph.node, nodes)
 
 
+def opset_of(proto: ModelProto) -> int:
+    """The version of the standard operators that the model is written in."""
+    return max((opset.version for opset in proto.opset_import if opset.domain in STANDARD), default=1)
+
+
 def raise_opset(proto: ModelProto, version: int) -> None:
     """Converts a model whose standard operators are older than ``version``; in place.
 
     Raises:
         UnsupportedTechnique: Where ONNX's own converter cannot.
     """
-    found = max((opset.version for opset in proto.opset_import if opset.domain in STANDARD), default=1)
+    found = opset_of(proto)
     if found >= version:
         return
     try:

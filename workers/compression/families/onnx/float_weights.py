@@ -29,7 +29,7 @@ LAYER_OPERATORS = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FloatWeight:
     """A stored float32 tensor that a layer computes with.
 

@@ -34,7 +34,7 @@ from workers.compression.techniques.quantize.onnx_storage import STORED, store_a
 from workers.compression.techniques.quantize.targets import weight_grid
 
 OPSET = 11
-SMALLEST_WEIGHT = 512
+SMALLEST_WEIGHT = 1024
 """Scales and zero points would eat what quantizing fewer elements saves."""
 
 _PRODUCT = "matrix products of integers"

@@ -1,0 +1,48 @@
+"""How far a layer's output moves when its input and weight are rounded, measured on calibration rows."""
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto, helper
+
+from workers.compression.families.onnx.sessions import open_session
+from workers.compression.techniques.quantize.affine import Grid, affine_parameters
+
+Floats = npt.NDArray[np.float32]
+
+ACTIVATION_GRID = Grid(signed=False)
+_IR_VERSION = 8
+
+
+def round_activation(values: Floats, limits: tuple[float, float]) -> Floats:
+    """``values`` as uint8 with the range ``limits`` would keep them."""
+    scale, zero = affine_parameters(np.array(limits[0], np.float32), np.array(limits[1], np.float32), ACTIVATION_GRID)
+    centre = np.float32(zero)
+    integers = np.clip(np.rint(values / scale) + centre, *ACTIVATION_GRID.limits)
+    return np.asarray((integers - centre) * scale, np.float32)
+
+
+class LayerRunner:
+    """Runs one layer's node by itself, without its bias."""
+
+    def __init__(self, node: NodeProto, opset: int) -> None:
+        copy = helper.make_node(node.op_type, ["x", "w"], ["y"])
+        copy.attribute.extend(node.attribute)
+        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "w")]
+        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph([copy], "layer", inputs, [output])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
+        self._session = open_session(proto.SerializeToString())
+
+    def __call__(self, activation: Floats, weight: Floats) -> Floats:
+        """The layer's output."""
+        result: Floats = self._session.run(None, {"x": activation, "w": weight})[0]
+        return result
+
+
+def sqnr_db(exact: Floats, rounded: Floats) -> float:
+    """Signal to quantization noise in dB; 200 where there is no noise."""
+    signal = float(np.square(exact, dtype=np.float64).sum())
+    noise = float(np.square(rounded - exact, dtype=np.float64).sum())
+    if noise <= 0.0:
+        return 200.0
+    return 10.0 * float(np.log10(max(signal, 1e-300) / noise))

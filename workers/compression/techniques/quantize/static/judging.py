@@ -1,0 +1,91 @@
+"""Decides per layer, on calibration rows, whether smoothing its input pays and how much rounding costs it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.compression.families.onnx.walking import Value, array
+from workers.compression.techniques.quantize.affine import Grid, channel_axes, quantize
+from workers.compression.techniques.quantize.static.calibration import Calibration
+from workers.compression.techniques.quantize.static.errors import LayerRunner, round_activation, sqnr_db
+from workers.compression.techniques.quantize.static.plan import Candidate
+from workers.compression.techniques.quantize.static.quantizing import Choice
+from workers.compression.techniques.quantize.static.smoothing import smoothing_factors
+
+Floats = npt.NDArray[np.float32]
+
+SMOOTHING_GAIN_DB = 2.0
+"""Dividing by the factors costs an operator at run time; less gain than this does not pay for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A choice and how well its layer keeps its output on the sample."""
+
+    choice: Choice
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Tries layers one at a time.
+
+    Args:
+        grid: For weights.
+        granularity: ``channel`` or ``tensor``.
+        opset: Of the model's standard operators.
+    """
+
+    calibration: Calibration
+    grid: Grid
+    granularity: str
+    opset: int
+
+    def judge(self, found: list[Candidate]) -> list[Judged]:
+        """All candidates with a sample, in the same order; layers that read one value share its smoothing."""
+        produced = {candidate.leaving for candidate in found if candidate.leaving is not None}
+        groups: dict[Value, list[Candidate]] = {}
+        for candidate in found:
+            if self.calibration.activations[candidate.entering.name].sample is not None:
+                groups.setdefault(candidate.entering, []).append(candidate)
+        judged: dict[Candidate, Judged] = {}
+        for entering, group in groups.items():
+            smoothable = entering not in produced and not any(candidate.convolution for candidate in group)
+            judged.update(zip(group, self._judge_group(entering, group, smoothable=smoothable), strict=True))
+        return [judged[candidate] for candidate in found if candidate in judged]
+
+    def _judge_group(self, entering: Value, group: list[Candidate], *, smoothable: bool) -> list[Judged]:
+        plain = [self._judge_layer(candidate, None) for candidate in group]
+        activation = self.calibration.activations[entering.name]
+        if not smoothable or activation.lows is None or activation.highs is None:
+            return plain
+        channels = np.maximum(np.abs(activation.lows), np.abs(activation.highs))
+        factors = smoothing_factors(channels, [_rows_first(candidate) for candidate in group])
+        smoothed = [self._judge_layer(candidate, factors) for candidate in group]
+        gain = float(np.mean([new.sqnr_db - old.sqnr_db for new, old in zip(smoothed, plain, strict=True)]))
+        return smoothed if gain > SMOOTHING_GAIN_DB else plain
+
+    def _judge_layer(self, candidate: Candidate, factors: Floats | None) -> Judged:
+        activation = self.calibration.activations[candidate.entering.name]
+        sample, limits = activation.sample, activation.estimator.range()
+        weights = array(candidate.weight.tensor).astype(np.float32)
+        if sample is None:
+            raise ValueError(candidate.entering.name)
+        layer = LayerRunner(candidate.place.node, self.opset)
+        exact = layer(sample, weights)
+        if factors is not None:
+            limits = activation.divided_range(factors)
+            sample = sample / factors
+            weights = weights * (factors if candidate.input_axis == 1 else factors[:, None])
+        axes = channel_axes(weights.ndim, candidate.channel_axis) if self.granularity == "channel" else None
+        rounded = layer(round_activation(sample, limits), quantize(weights, self.grid, axes).restored())
+        leaving = None
+        if candidate.leaving is not None:
+            leaving = self.calibration.activations[candidate.leaving.name].estimator.range()
+        return Judged(Choice(candidate, limits, leaving, factors), sqnr_db(exact, rounded))
+
+
+def _rows_first(candidate: Candidate) -> Floats:
+    weights = array(candidate.weight.tensor).astype(np.float32)
+    return weights.T if candidate.input_axis == 1 else weights
