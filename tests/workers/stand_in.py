@@ -1,0 +1,155 @@
+"""Stands where the engine stands in a child and does what the model's content tells it to, mostly something bad.
+
+The model is a JSON object: ``{"compress": "segfault"}`` makes the child of that task crash; a task that is not named
+does its work well.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SIDE = {"size_bytes": 1000, "parameters": 16, "nonzero_parameters": 16, "bits_per_parameter": 32.0}
+COMPARISON = {
+    "kind": "comparison",
+    "metrics": {"original": SIDE, "compressed": SIDE | {"size_bytes": 400}, "ratios": {"size": 2.5}},
+    "evaluation": {"task": "fidelity", "metric": "fidelity", "rows": 4, "synthetic": True, "split": "All rows."},
+}
+GOOD: dict[str, dict[str, Any]] = {
+    "inspect_model": {
+        "kind": "model_inspection",
+        "format": "safetensors",
+        "family": "tensors",
+        "clean": "out/clean",
+        "parameters": 16,
+    },
+    "compress": {
+        "kind": "compressed",
+        "path": "out/model.safetensors",
+        "name": "model.safetensors",
+        "format": "safetensors",
+        "steps": [],
+        "load": "safetensors.numpy.load_file('model.safetensors')",
+    },
+    "probe": {"kind": "probe_result", "load_ms": 1.0, "peak_memory_bytes": 1000},
+    "compare": COMPARISON,
+}
+
+
+def safetensors() -> bytes:
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + bytes(16)
+
+
+def emit(**event: Any) -> None:
+    os.write(1, json.dumps(event).encode() + b"\n")
+
+
+def finish(outcome: Any) -> None:
+    Path("result.json").write_text(json.dumps(outcome))
+    sys.exit(0)
+
+
+def good(task: str) -> None:
+    emit(type="progress", fraction=0.5, step=task, message="half way")
+    emit(type="log", message=f"{task} done")
+    for name in ("clean", "model.safetensors"):
+        Path("out", name).write_bytes(safetensors())
+    finish({"result": GOOD[task]})
+
+
+def hang(task: str) -> None:
+    emit(type="progress", fraction=0.5, step=task, message="hanging")
+    time.sleep(600)
+
+
+def once(task: str) -> None:
+    """Hangs in the first attempt only, told by the name of the job's folder."""
+    if Path.cwd().parent.name.endswith("-1"):
+        hang(task)
+    good(task)
+
+
+def segfault(_: str) -> None:
+    ctypes.string_at(0)
+
+
+def abort(_: str) -> None:
+    os.abort()
+
+
+def killed(_: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def memory(_: str) -> None:
+    bytearray(1 << 45)
+
+
+def burn(_: str) -> None:
+    while True:
+        pass
+
+
+def disk(_: str) -> None:
+    with Path("out/big").open("wb") as file:
+        file.truncate(1 << 45)
+
+
+def silent(_: str) -> None:
+    sys.exit(0)
+
+
+def refuse(_: str) -> None:
+    finish({"failure": {"code": "invalid_model", "detail": "It is no model.", "reason": "safetensors_invalid"}})
+
+
+def nan(task: str) -> None:
+    finish({"result": GOOD[task] | {"load_ms": float("nan"), "metrics": {}}})
+
+
+def other_kind(task: str) -> None:
+    finish({"result": GOOD["probe" if task != "probe" else "compress"]})
+
+
+def outside(task: str) -> None:
+    field = "clean" if task == "inspect_model" else "path"
+    finish({"result": GOOD[task] | {field: "/etc/passwd"}})
+
+
+def not_a_model(task: str) -> None:
+    Path("out/model.safetensors").write_bytes(b"\x80\x04evil pickle")
+    finish({"result": GOOD[task]})
+
+
+def nothing(task: str) -> None:
+    finish({"result": GOOD[task] | {"metrics": {"original": SIDE, "compressed": SIDE, "ratios": {"size": 1.0}}}})
+
+
+def chatter(task: str) -> None:
+    for number in range(50_000):
+        emit(type="progress", fraction=number / 50_000, step=task)
+    os.write(1, b"no json\n" + b"x" * 10_000 + b"\n")
+    emit(type="progress", fraction=7, step="over the top")
+    good(task)
+
+
+def behaviour_for(request: dict[str, Any]) -> str:
+    original = request.get("original") or request.get("model")
+    path = Path(original["path"] if original else request["path"])
+    return str(json.loads(path.read_text()).get(request["task"], "good"))
+
+
+def main() -> None:
+    request = json.loads(Path("request.json").read_text())
+    globals()[behaviour_for(request)](request["task"])
+
+
+if __name__ == "__main__":
+    main()
