@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.orm import Session
 
 from app.broker import Broker
@@ -15,6 +16,7 @@ from app.config import Settings
 from app.db import Database
 from app.errors import Forbidden
 from app.keys.service import Principal, authenticate
+from app.local_access import check_local
 from app.storage import Storage
 from app.wakeups import Wakeups
 
@@ -91,27 +93,40 @@ def _read_session(services: ServicesDep) -> Iterator[Session]:
 WriteSession = Annotated[Session, Depends(_write_session, scope="function")]
 ReadSession = Annotated[Session, Depends(_read_session, scope="function")]
 
+PRINCIPAL_KEY = "pressroom.principal"
+"""Where the request's scope keeps who is calling, once that is known."""
+
 _bearer = HTTPBearer(auto_error=False, bearerFormat="prk_…", scheme_name="ApiKey", description="An API key.")
 
 
-async def principal_of(
-    request: Request, services: ServicesDep, given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> Principal:
-    """Who is calling; the answer is kept for the rest of the request.
+async def authenticate_request(request: Request, services: Services) -> Principal:
+    """Who is calling; found out once per request.
 
     Raises:
         Unauthorized: There is no key, or none that opens anything.
+        Forbidden: Keyless access under a name, or from a page, that is not of this machine.
     """
-    known = request.scope.get("pressroom.principal")
+    known = request.scope.get(PRINCIPAL_KEY)
     if isinstance(known, Principal):
         return known
-    secret = given.credentials if given is not None else None
-    principal = await run_in_threadpool(authenticate, services.database, services.settings, secret)
-    request.scope["pressroom.principal"] = principal
+    scheme, secret = get_authorization_scheme_param(request.headers.get("authorization"))
+    given = (secret if scheme.lower() == "bearer" else "") if scheme else None
+    principal = await run_in_threadpool(authenticate, services.database, services.settings, given)
+    if principal.key_id is None:
+        check_local(request.headers, services.settings)
+    request.scope[PRINCIPAL_KEY] = principal
     return principal
 
 
-PrincipalDep = Annotated[Principal, Depends(principal_of)]
+async def _principal(
+    request: Request,
+    services: ServicesDep,
+    _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],  # puts the scheme into OpenAPI
+) -> Principal:
+    return await authenticate_request(request, services)
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal)]
 
 
 def _requires(scope: str) -> Callable[[Principal], Principal]:

@@ -3,7 +3,7 @@
     Problem
     ├── Unauthorized · Forbidden · NotFound · NotAcceptable
     ├── Conflict
-    │   └── InUse · JobFinished · JobNotFinished · IdempotencyKeyReused
+    │   └── InUse · JobFinished · JobNotFinished · IdempotencyKeyReused · RequestInProgress
     ├── InvalidRequest · InvalidSpec · DigestMismatch · RequestTimeout
     ├── TooLarge · UnsupportedMediaType · RangeNotSatisfiable
     └── RateLimited · Unavailable
@@ -34,6 +34,7 @@ __all__ = [
     "Problem",
     "RangeNotSatisfiable",
     "RateLimited",
+    "RequestInProgress",
     "RequestTimeout",
     "TooLarge",
     "Unauthorized",
@@ -58,6 +59,8 @@ class Problem(Exception):
     """
 
     code: Code = Code.INTERNAL
+    retryable: bool | None = None
+    """Whether the same request can succeed later; None where the status tells."""
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class Problem(Exception):
             hint=self.hint,
             errors=self.errors or None,
             request_id=request_id,
+            **({} if self.retryable is None else {"retryable": self.retryable}),
         )
 
 
@@ -149,6 +153,19 @@ class IdempotencyKeyReused(Conflict):
     """The key came before with another request."""
 
     code = Code.IDEMPOTENCY_KEY_REUSED
+
+
+class RequestInProgress(Conflict):
+    """The first request with this idempotency key has not ended yet."""
+
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The first request with this idempotency key has not ended; try again.",
+            reason="request_in_progress",
+            headers={"Retry-After": "1"},
+        )
 
 
 class InvalidRequest(Problem):

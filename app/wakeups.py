@@ -44,9 +44,10 @@ class Wakeups:
         """Ends the subscription."""
         if self._listener is None:
             return
-        self._listener.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._listener
+        while not self._listener.done():
+            # The client swallows a cancellation that meets it while it connects, so one may not be enough.
+            self._listener.cancel()
+            await asyncio.wait([self._listener], timeout=0.1)
         self._listener = None
 
     @contextlib.asynccontextmanager

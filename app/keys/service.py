@@ -1,6 +1,6 @@
 """Who may do what: authentication, and the life of API keys."""
 
-import ipaddress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,8 @@ from app.db import Database, utc_now
 from app.errors import NotFound, Unauthorized
 from app.keys import repository
 from app.keys.records import DEFAULT_PROJECT, KeyRecord
-from app.security import SCOPES, NewKey, describe_key, effective_scopes, generate_key, matches, public_part
+from app.local_access import is_loopback
+from app.security import SCOPES, NewKey, Scope, describe_key, effective_scopes, generate_key, matches, public_part
 
 # Compared against when no key has the public part, so that both answers take the same time.
 _NO_KEY = generate_key()
@@ -29,17 +30,6 @@ class Principal:
     project: str
     scopes: frozenset[str]
     key_id: str | None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a bind address or a host name means this machine alone."""
-    name = host.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def is_keyless(session: Session, settings: Settings) -> bool:
@@ -96,8 +86,13 @@ def bootstrap(database: Database, settings: Settings) -> None:
             _add(session, described, project.id, name="bootstrap", scopes=["admin"], expires_at=None)
 
 
+def known_scopes(scopes: Iterable[str]) -> list[Scope]:
+    """The scopes among these words, from the least to the greatest."""
+    return [scope for scope in SCOPES if scope in set(scopes)]
+
+
 def create(
-    session: Session, *, project: str, name: str, scopes: list[str], expires_at: datetime | None
+    session: Session, *, project: str, name: str, scopes: Sequence[Scope], expires_at: datetime | None
 ) -> tuple[KeyRecord, str]:
     """Makes a key, and its project if that is new.
 
@@ -106,8 +101,7 @@ def create(
     """
     described = generate_key()
     owner = repository.ensure_project(session, project)
-    ordered: list[str] = [scope for scope in SCOPES if scope in scopes]
-    record = _add(session, described, owner.id, name=name, scopes=ordered, expires_at=expires_at)
+    record = _add(session, described, owner.id, name=name, scopes=known_scopes(scopes), expires_at=expires_at)
     return record, described.secret
 
 
@@ -144,14 +138,20 @@ def _is_live(key: KeyRecord, now: datetime) -> bool:
 
 
 def _add(
-    session: Session, described: NewKey, project_id: str, *, name: str, scopes: list[str], expires_at: datetime | None
+    session: Session,
+    described: NewKey,
+    project_id: str,
+    *,
+    name: str,
+    scopes: Sequence[Scope],
+    expires_at: datetime | None,
 ) -> KeyRecord:
     record = KeyRecord(
         project_id=project_id,
         name=name,
         public_id=described.public_id,
         sha256=described.sha256,
-        scopes=scopes,
+        scopes=list(scopes),
         expires_at=expires_at,
     )
     session.add(record)
