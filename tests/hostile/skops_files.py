@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from tests.hostile.cases import Catalogue
+from tests.hostile.cases import READY, Catalogue
 from tests.hostile.containers import Entry, deflated_zeros, forged_zip, zip_of
 from tests.hostile.pickles import pickled, touch
 
@@ -41,6 +41,9 @@ def tree() -> dict[str, bytes]:
 def members(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+# Objects of one __id__ are loaded once, so what is changed gets an __id__ of its own.
 
 
 def with_schema(change: Callable[[dict[str, Any]], None], base: dict[str, bytes] | None = None) -> bytes:
@@ -158,10 +161,11 @@ def feature_out_of_range(_: Path) -> bytes:
     return with_nodes(lambda nodes: nodes["feature"].__setitem__(0, 1 << 40))
 
 
-@SKOPS.refused("invalid_model", "unsafe_model", reason=STRUCTURE)
+@SKOPS.refused("invalid_model", "unsafe_model", READY, reason=STRUCTURE)
 def more_nodes_than_rows_of_values(_: Path) -> bytes:
     def change(schema: dict[str, Any]) -> None:
-        schema["content"]["content"]["tree_"]["content"]["content"]["node_count"]["content"] = str(1 << 40)
+        state = schema["content"]["content"]["tree_"]["content"]["content"]
+        state["node_count"] |= {"content": str(1 << 40), "__id__": 1}
 
     return with_schema(change)
 
@@ -169,7 +173,8 @@ def more_nodes_than_rows_of_values(_: Path) -> bytes:
 @SKOPS.refused("invalid_model", "unsafe_model", reason=STRUCTURE)
 def feature_count_that_does_not_fit(_: Path) -> bytes:
     def change(schema: dict[str, Any]) -> None:
-        schema["content"]["content"]["tree_"]["__reduce__"]["args"]["content"][0]["content"] = "2"
+        arguments = schema["content"]["content"]["tree_"]["__reduce__"]["args"]["content"]
+        arguments[0] |= {"content": "2", "__id__": 1}
 
     return with_schema(change)
 
