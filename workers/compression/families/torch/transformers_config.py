@@ -7,6 +7,8 @@ the fields that the architecture itself declares, and keys that name code refuse
 from collections.abc import Iterator
 from typing import Any, Final
 
+from huggingface_hub.errors import StrictDataclassError
+
 from workers.compression.families.torch.architectures import Architecture
 from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel
 
@@ -29,6 +31,7 @@ _LIMITS: Final = {"num_hidden_layers": 512, "n_layer": 512, "n_layers": 512, "ma
 _LARGEST_SIZE: Final = 1 << 24
 _BUILD_ERRORS: Final = (
     ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError, NotImplementedError,
+    StrictDataclassError,
 )  # fmt: skip
 
 
