@@ -18,11 +18,11 @@ from workers.compression.registry import implements
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize import StaticQuantize
+from workers.compression.techniques.quantize.integer_layers.calibration import calibrate, feeds
+from workers.compression.techniques.quantize.integer_layers.errors import sqnr_db
+from workers.compression.techniques.quantize.integer_layers.judging import Judge, Judged
+from workers.compression.techniques.quantize.integer_layers.plan import Candidate, candidates
 from workers.compression.techniques.quantize.onnx_storage import store_as_integers
-from workers.compression.techniques.quantize.static.calibration import calibrate, feeds
-from workers.compression.techniques.quantize.static.errors import sqnr_db
-from workers.compression.techniques.quantize.static.judging import Judge, Judged
-from workers.compression.techniques.quantize.static.plan import Candidate, candidates
 from workers.compression.techniques.quantize.static.quantizing import QdqWriter
 from workers.compression.techniques.quantize.targets import weight_grid
 
@@ -33,7 +33,9 @@ OUTPUT_BUDGET_DB = 17.0
 """Of the whole model's outputs on calibration rows; 17 dB is a cosine of about 0.99."""
 
 CHECKED_ROWS = 32
-MAX_ROUNDS = 8
+MAX_ROUNDS = 12
+DROPPED_SHARE = 8
+"""One in this many layers, the worst, is left out before the next try."""
 
 
 @implements(StaticQuantize, formats=(ModelFormat.ONNX,))
@@ -93,7 +95,7 @@ def _quantize_within_budget(
             _report(kept, judged, stored, closeness, context)
             return
         worst_first = sorted(kept, key=lambda found: found.sqnr_db)
-        dropped = worst_first[: max(1, len(kept) // 4)]
+        dropped = worst_first[: max(1, len(kept) // DROPPED_SHARE)]
         kept = [found for found in kept if found not in dropped]
     raise UnsupportedTechnique(
         f"No set of layers keeps the model's outputs within {OUTPUT_BUDGET_DB:g} dB of the original on the "

@@ -9,21 +9,11 @@ from onnx import NodeProto, helper
 from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.walking import Place, Scope, Value, array, layer_name
 from workers.compression.techniques.quantize.affine import Grid, affine_parameters, channel_axes, quantize
-from workers.compression.techniques.quantize.static.errors import ACTIVATION_GRID
-from workers.compression.techniques.quantize.static.plan import Candidate
+from workers.compression.techniques.quantize.integer_layers.errors import ACTIVATION_GRID
+from workers.compression.techniques.quantize.integer_layers.plan import Candidate, Choice
 
 Floats = npt.NDArray[np.float32]
 _INT32 = np.iinfo(np.int32)
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """A layer to quantize, with its input's range and, where it pays, factors that smooth its input."""
-
-    candidate: Candidate
-    entering: tuple[float, float]
-    leaving: tuple[float, float] | None
-    factors: Floats | None = None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from workers.compression.families.model import Feeds
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.observing import observe
 from workers.compression.specs.errors import NumericalFailure
-from workers.compression.techniques.quantize.ranges import ESTIMATORS, RangeEstimator
+from workers.compression.techniques.quantize.integer_layers.ranges import ESTIMATORS, RangeEstimator
 
 BATCH_ROWS = 8
 SAMPLE_ELEMENTS = 1 << 19

@@ -7,15 +7,14 @@ import numpy.typing as npt
 
 from workers.compression.families.onnx.walking import Value, array
 from workers.compression.techniques.quantize.affine import Grid, channel_axes, quantize
-from workers.compression.techniques.quantize.static.calibration import Calibration
-from workers.compression.techniques.quantize.static.errors import LayerRunner, round_activation, sqnr_db
-from workers.compression.techniques.quantize.static.plan import Candidate
-from workers.compression.techniques.quantize.static.quantizing import Choice
-from workers.compression.techniques.quantize.static.smoothing import smoothing_factors
+from workers.compression.techniques.quantize.integer_layers.calibration import Calibration
+from workers.compression.techniques.quantize.integer_layers.errors import LayerRunner, round_activation, sqnr_db
+from workers.compression.techniques.quantize.integer_layers.plan import Candidate, Choice
+from workers.compression.techniques.quantize.integer_layers.smoothing import STRENGTHS, smoothing_factors
 
 Floats = npt.NDArray[np.float32]
 
-SMOOTHING_GAIN_DB = 2.0
+SMOOTHING_GAIN_DB = 1.0
 """Dividing by the factors costs an operator at run time; less gain than this does not pay for it."""
 
 
@@ -61,10 +60,14 @@ class Judge:
         if not smoothable or activation.lows is None or activation.highs is None:
             return plain
         channels = np.maximum(np.abs(activation.lows), np.abs(activation.highs))
-        factors = smoothing_factors(channels, [_rows_first(candidate) for candidate in group])
-        smoothed = [self._judge_layer(candidate, factors) for candidate in group]
-        gain = float(np.mean([new.sqnr_db - old.sqnr_db for new, old in zip(smoothed, plain, strict=True)]))
-        return smoothed if gain > SMOOTHING_GAIN_DB else plain
+        matrices = [_rows_first(candidate) for candidate in group]
+        best, quality = plain, _mean_db(plain) + SMOOTHING_GAIN_DB
+        for strength in STRENGTHS:
+            factors = smoothing_factors(channels, matrices, strength)
+            smoothed = [self._judge_layer(candidate, factors) for candidate in group]
+            if _mean_db(smoothed) > quality:
+                best, quality = smoothed, _mean_db(smoothed)
+        return best
 
     def _judge_layer(self, candidate: Candidate, factors: Floats | None) -> Judged:
         activation = self.calibration.activations[candidate.entering.name]
@@ -89,3 +92,7 @@ class Judge:
 def _rows_first(candidate: Candidate) -> Floats:
     weights = array(candidate.weight.tensor).astype(np.float32)
     return weights.T if candidate.input_axis == 1 else weights
+
+
+def _mean_db(group: list[Judged]) -> float:
+    return float(np.mean([judged.sqnr_db for judged in group]))

@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from workers.compression.families.onnx.float_weights import FloatWeight
 from workers.compression.families.onnx.walking import Index, Place, Value, float_attribute, integer_attribute
+
+Floats = npt.NDArray[np.float32]
 
 _CLAMPS = frozenset({"Relu", "Clip"})
 
@@ -45,6 +49,16 @@ class Candidate:
     def input_axis(self) -> int:
         """Axis of a matrix weight that runs along input channels."""
         return 1 - self.channel_axis
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A layer to quantize, with its input's range and, where it pays, factors that smooth its input."""
+
+    candidate: Candidate
+    entering: tuple[float, float]
+    leaving: tuple[float, float] | None
+    factors: Floats | None = None
 
 
 def candidates(index: Index, weights: list[FloatWeight]) -> Iterator[Candidate]:
