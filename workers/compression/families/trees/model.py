@@ -126,6 +126,13 @@ class TreeModel(Model):
         return np.arange(count), count
 
 
+def as_trees(model: Model) -> TreeModel:
+    """The model as what a handler for the skops format was promised."""
+    if not isinstance(model, TreeModel):
+        raise TypeError(f"a tree handler was given a {type(model).__name__}")
+    return model
+
+
 def node_arrays(owner: Any) -> tuple[Array, ...]:
     """The arrays that hold a tree: nodes and values, or nodes alone in a histogram booster."""
     if not hasattr(owner, "tree_"):
