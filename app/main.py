@@ -7,21 +7,40 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from app import error_handlers, logs
+from app.artifacts.endpoints import router as artifacts_router
 from app.broker import Broker
+from app.comparisons.endpoints import router as comparisons_router
 from app.config import Settings, get_settings
+from app.dashboard.endpoints import router as dashboard_router
+from app.datasets.endpoints import router as datasets_router
 from app.db import Database
 from app.dependencies import Services
 from app.health.endpoints import router as health_router
 from app.idempotency.middleware import Idempotency
+from app.jobs.endpoints import router as jobs_router
 from app.keys.endpoints import router as keys_router
 from app.keys.service import bootstrap, check_exposure
+from app.models.endpoints import router as models_router
 from app.openapi import DESCRIPTION, describe
 from app.request_bodies import BodyLimit
 from app.request_scope import RequestScope
 from app.storage import Storage
+from app.techniques.endpoints import router as techniques_router
 from app.wakeups import Wakeups
+from app.workers_registry.endpoints import router as workers_router
 
-ROUTERS = (keys_router, health_router)
+ROUTERS = (
+    models_router,
+    datasets_router,
+    jobs_router,
+    artifacts_router,
+    comparisons_router,
+    techniques_router,
+    workers_router,
+    keys_router,
+    health_router,
+    dashboard_router,
+)
 UPLOAD_PATHS = frozenset({"/v1/models", "/v1/datasets"})
 
 

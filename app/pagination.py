@@ -104,6 +104,20 @@ def list_page(data: Sequence[T], *, has_more: bool) -> ListPage[T]:
     return ListPage(data=list(data), has_more=has_more, next=last)
 
 
+def page_by_position(rows: Sequence[R], page: Page) -> tuple[Sequence[R], str | None]:
+    """A page of rows that have an order but no ids, and the ``after`` of the next one, which is a position.
+
+    Raises:
+        InvalidSpec: ``after`` is no position.
+    """
+    if not re.fullmatch("[0-9]{1,9}", page.after or "0"):
+        errors = [FieldError(pointer="/after", detail="It is not the `next` of a page before.")]
+        raise InvalidSpec("The request has fields that are not valid.", errors=errors)
+    start = int(page.after or "0")
+    end = start + page.limit
+    return rows[start:end], str(end) if end < len(rows) else None
+
+
 def _label_filters(request: Request) -> dict[str, str]:
     found = {
         name.removeprefix(LABEL_FILTER): value
