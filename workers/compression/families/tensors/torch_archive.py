@@ -20,33 +20,39 @@ _ALLOWED_FLAGS: Final = 0x0808  # UTF-8 names, sizes in a data descriptor
 
 
 @dataclass(frozen=True)
+class Member:
+    """Bytes of one member, which is stored as it is."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
 class TorchArchive:
     """Members of an archive whose layout was checked.
 
     Args:
         path: The file.
         root: Folder that every member lies in.
-        members: Size in bytes by name below the root.
+        members: Where each member's bytes lie, by name below the root.
         reason: Finer word of the errors that reading raises.
     """
 
     path: Path
     root: str
-    members: dict[str, int]
+    members: dict[str, Member]
     reason: str
 
     def read(self, name: str, limit: int) -> bytes:
-        """Content of a member of at most ``limit`` bytes; checked against its checksum."""
-        size = self.members.get(name)
-        if size is None:
+        """Content of a member of at most ``limit`` bytes."""
+        member = self.members.get(name)
+        if member is None:
             raise InvalidModel(f"The archive lacks {name}.", reason=self.reason)
-        if size > limit:
-            raise TooLarge(f"Member {name} has {size} bytes; {limit} are allowed.", reason=self.reason)
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(f"{self.root}/{name}")
-        except zipfile.BadZipFile as error:
-            raise InvalidModel(f"Member {name} is damaged.", reason=self.reason) from error
+        if member.size > limit:
+            raise TooLarge(f"Member {name} has {member.size} bytes; {limit} are allowed.", reason=self.reason)
+        with self.path.open("rb") as file:
+            file.seek(member.offset)
+            return file.read(member.size)
 
 
 def open_torch_archive(path: Path, reason: str) -> TorchArchive:
@@ -59,16 +65,18 @@ def open_torch_archive(path: Path, reason: str) -> TorchArchive:
     entries = sorted(checked_entries(path, CHECKPOINT_LIMITS), key=lambda entry: entry.header_offset)
     if not entries:
         raise InvalidModel("The archive is empty.", reason=reason)
+    places = []
     end = 0
     with path.open("rb") as file:
         for entry in entries:
             _check_stored(entry, reason)
             file.seek(entry.header_offset)
             end = _end_of(entry, file.read(_LOCAL_HEADER.size), end, reason)
+            places.append((entry.filename, Member(end - entry.file_size, entry.file_size)))
     with zipfile.ZipFile(path) as archive:
         if archive.comment or not end <= archive.start_dir <= end + _LONGEST_DESCRIPTOR:
             raise InvalidModel("The archive has bytes outside its members.", reason=reason)
-    return _below_one_root(path, entries, reason)
+    return _below_one_root(path, places, reason)
 
 
 def _check_stored(entry: zipfile.ZipInfo, reason: str) -> None:
@@ -89,12 +97,12 @@ def _end_of(entry: zipfile.ZipInfo, header: bytes, previous_end: int, reason: st
     return entry.header_offset + _LOCAL_HEADER.size + int(name_length) + int(extra_length) + entry.file_size
 
 
-def _below_one_root(path: Path, entries: list[zipfile.ZipInfo], reason: str) -> TorchArchive:
-    root = entries[0].filename.partition("/")[0]
+def _below_one_root(path: Path, places: list[tuple[str, Member]], reason: str) -> TorchArchive:
+    root = places[0][0].partition("/")[0]
     members = {}
-    for entry in entries:
-        folder, slash, name = entry.filename.partition("/")
-        if folder != root or not slash or not name:
-            raise InvalidModel(f"Member {entry.filename[:100]!r} lies outside the archive's folder.", reason=reason)
-        members[name] = entry.file_size
+    for full_name, member in places:
+        folder, _, name = full_name.partition("/")
+        if folder != root or not name:
+            raise InvalidModel(f"Member {full_name[:100]!r} lies outside the archive's folder.", reason=reason)
+        members[name] = member
     return TorchArchive(path, root, members, reason)

@@ -9,21 +9,23 @@ from typing import Any
 
 import torch
 
-from workers.compression.families.model import Array, Feeds, Model, StoredLayer
+from workers.compression.families.model import Array, Feeds, StoredLayer
 from workers.compression.families.tensors.stored import StoredTensor, arrays, write_safetensors
 from workers.compression.families.torch import compressed_tensors_layout, running
 from workers.compression.families.torch.architectures import Architecture
 from workers.compression.families.torch.layers import stored_layers
 from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
 from workers.compression.families.torch.storage import Int8Weight, Storage
+from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
 
 _TOKENIZER = "tokenizer.json"
+_INT8_MODULES = (torch.nn.Linear, torch.nn.Embedding)
 
 
-class TransformerModel(Model):
+class TransformerModel(TorchModel):
     """A module of transformers with the configuration entries it was built from.
 
     Args:
@@ -93,6 +95,37 @@ class TransformerModel(Model):
             if id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield name, tensor.detach()
+
+    def float_weights(self) -> Iterator[FloatWeight]:
+        """Parameters stored as floats; compressed-tensors stores linear layers and tables as integers, if not tied."""
+        owners = dict(self.module.named_modules())
+        tied = self._tied_names()
+        for name, tensor in self.parameters():
+            if tensor.is_floating_point() and name not in self.quantized:
+                owner, _, leaf = name.rpartition(".")
+                fits = type(owners[owner]) in _INT8_MODULES and leaf == "weight" and name not in tied
+                yield FloatWeight(name, tensor, fits_int8=fits)
+
+    def replace_values(self, name: str, values: torch.Tensor) -> None:
+        """Writes other values into a parameter, which tied names see too."""
+        self.module.state_dict()[name].copy_(values)
+
+    def store(self, name: str, form: Storage) -> None:
+        """Notes the form for saving; the module computes with the restored values, as transformers will."""
+        tensor = self.module.state_dict()[name]
+        if isinstance(form, Int8Weight):
+            tensor.copy_(form.expanded())
+        else:
+            tensor.copy_(tensor.to(form))
+            self.entries = {key: value for key, value in self.entries.items() if key != "torch_dtype"}
+            self.entries["dtype"] = str(tensor.dtype).removeprefix("torch.")
+        self.storage[name] = form
+
+    def _tied_names(self) -> set[str]:
+        names: dict[int, list[str]] = {}
+        for name, tensor in self.module.state_dict(keep_vars=True).items():
+            names.setdefault(id(tensor), []).append(name)
+        return {name for group in names.values() if len(group) > 1 for name in group}
 
     def stored(self) -> dict[str, StoredTensor]:
         """The tensors as they are written."""

@@ -1,0 +1,225 @@
+"""An opened ``.pt2``: runs, is counted, and goes back into a file that ``torch.export.load`` opens."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import TensorArgument as TensorName
+from torch.utils import _pytree as pytree
+
+from workers.compression.families.model import Array, Feeds, StoredLayer
+from workers.compression.families.tensors.stored import to_numpy
+from workers.compression.families.torch import running
+from workers.compression.families.torch.layers import layer_name, stored_layers
+from workers.compression.families.torch.pt2_editing import (
+    RESTORING,
+    SCALE_SUFFIX,
+    ZERO_POINT_SUFFIX,
+    store_as_half,
+    store_as_integers,
+)
+from workers.compression.families.torch.pt2_program import operator_name, placeholders, stored_tensors, users_of
+from workers.compression.families.torch.storage import Int8Weight, Storage
+from workers.compression.families.torch.weights import FloatWeight, TorchModel
+from workers.compression.specs.errors import UnsupportedFormat
+from workers.compression.specs.formats import Family, ModelFormat
+from workers.compression.specs.messages import Port
+
+_INPUT_MAJOR = {"addmm": 2, "mm": 1, "matmul": 1, "bmm": 1}
+"""Operators that take a weight as (inputs, outputs), and where."""
+
+
+class Pt2Model(TorchModel):
+    """An exported program.
+
+    Args:
+        program: Checked; techniques edit it in place.
+        stored_bytes: Size of the file it came from.
+    """
+
+    format = ModelFormat.PT2
+    family = Family.NEURAL_NETWORK
+    extension = ".pt2"
+
+    def __init__(self, program: ExportedProgram, stored_bytes: int) -> None:
+        self.program = program
+        self._stored_bytes = stored_bytes
+        self._module: Any = None
+        self._values = _values(program)
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Tensors that the program takes, in order."""
+        found = []
+        for spec in self.program.graph_signature.input_specs:
+            if spec.kind != InputKind.USER_INPUT or isinstance(spec.arg, ConstantArgument):
+                continue
+            if not isinstance(spec.arg, TensorName):
+                raise UnsupportedFormat(
+                    f"The program takes the bare number {spec.arg.name!r} as an input.",
+                    reason="pt2_inputs",
+                    hint="Export a module that takes tensors only.",
+                )
+            found.append(_port(spec.arg.name, self._values[spec.arg.name]))
+        return tuple(found)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Tensors that the program returns, in order."""
+        return tuple(
+            _port(spec.arg.name, self._values[spec.arg.name])
+            for spec in self.program.graph_signature.output_specs
+            if spec.kind == OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorName)
+        )
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """One batch through the program."""
+        return running.outputs_of(lambda: self._call(feeds))
+
+    def macs(self, feeds: Feeds) -> int:
+        """Multiply-accumulates of one batch."""
+        return running.count_macs(lambda: self._call(feeds))
+
+    def _call(self, feeds: Feeds) -> list[torch.Tensor]:
+        if self._module is None:
+            self._module = self.program.module()
+        tensors = iter(running.tensors_of(feeds, self.inputs).values())
+        flat = [
+            spec.arg.value if isinstance(spec.arg, ConstantArgument) else next(tensors)
+            for spec in self.program.graph_signature.input_specs
+            if spec.kind == InputKind.USER_INPUT
+        ]
+        arguments, options = pytree.tree_unflatten(flat, self.program.call_spec.in_spec)
+        leaves = pytree.tree_leaves(self._module(*arguments, **options))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    @property
+    def storage(self) -> dict[str, Storage]:
+        """Weights stored as integers, by name."""
+        state = self.program.state_dict
+        return {
+            name: Int8Weight(tensor, state[name + SCALE_SUFFIX], state.get(name + ZERO_POINT_SUFFIX))
+            for name, tensor in state.items()
+            if tensor.dtype == torch.int8 and name + SCALE_SUFFIX in state
+        }
+
+    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Weights and buffers as the operators see them, tied ones once."""
+        storage = self.storage
+        helpers = {name + suffix for name in storage for suffix in (SCALE_SUFFIX, ZERO_POINT_SUFFIX)}
+        for name, tensor in _unshared(self.program).items():
+            form = storage.get(name)
+            if isinstance(form, Int8Weight):
+                yield name, form.expanded()
+            elif name not in helpers:
+                yield name, tensor.detach()
+
+    def float_weights(self) -> Iterator[FloatWeight]:
+        """Weights stored as floats that the graph reads."""
+        nodes = placeholders(self.program)
+        quantized = self.storage
+        for name, tensor in _unshared(self.program).items():
+            is_helper = name.endswith((SCALE_SUFFIX, ZERO_POINT_SUFFIX)) and name.rpartition("_")[0] in quantized
+            if tensor.is_floating_point() and name in nodes and name in self.program.state_dict and not is_helper:
+                yield FloatWeight(name, tensor.detach(), _channel_axis(nodes[name]))
+
+    def replace_values(self, name: str, values: torch.Tensor) -> None:
+        """Gives a weight, and all that are tied to it, other values."""
+        state = self.program.state_dict
+        for tied in self._tied(name):
+            is_parameter = isinstance(state[tied], torch.nn.Parameter)
+            state[tied] = torch.nn.Parameter(values, requires_grad=False) if is_parameter else values
+        self._after_change()
+
+    def store(self, name: str, form: Storage) -> None:
+        """Edits the graph to read ``form`` and restore it."""
+        for tied in self._tied(name):
+            if isinstance(form, Int8Weight):
+                store_as_integers(self.program, tied, form)
+            else:
+                store_as_half(self.program, tied)
+        self._after_change()
+
+    def _tied(self, name: str) -> list[str]:
+        place = _place(self.program.state_dict[name])
+        return [other for other, tensor in self.program.state_dict.items() if _place(tensor) == place]
+
+    def _after_change(self) -> None:
+        self._module = None
+        self._values = _values(self.program)
+        self._stored_bytes = sum(tensor.nbytes for tensor in _unshared(self.program).values())
+
+    def save(self, path: Path) -> None:
+        """Writes the program with ``torch.export.save``, without sample inputs."""
+        # A path would put the file's name into the archive, and the same model must give the same bytes.
+        with path.open("wb") as file:
+            torch.export.save(self.program, file)
+
+    def stored_layers(self) -> Iterator[StoredLayer]:
+        """One entry per module that had parameters, named by the operator that reads its weight."""
+        operators: dict[str, str] = {}
+        for name, node in placeholders(self.program).items():
+            operators.setdefault(layer_name(name), _reader(node))
+        return stored_layers(self.parameters(), self.storage, lambda name: operators.get(name) or "parameter")
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Values as stored, one tensor at a time."""
+        for name, tensor in _unshared(self.program).items():
+            yield name, to_numpy(tensor)
+
+    def size_bytes(self) -> int:
+        """Size of the file the model was opened from; of the values alone once they were changed."""
+        return self._stored_bytes
+
+    def load_snippet(self, name: str) -> str:
+        """Opens the file with nothing but torch."""
+        return f'import torch\n\nmodel = torch.export.load("{name}").module()'
+
+    def threads(self, count: int) -> None:
+        """Threads of all torch operators in this process."""
+        torch.set_num_threads(count)
+
+
+def _values(program: ExportedProgram) -> dict[str, Any]:
+    return {node.name: node.meta.get("val") for node in program.graph.nodes}
+
+
+def _unshared(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Stored tensors by name; of those that show the same memory only the first."""
+    seen = set()
+    found = {}
+    for name, tensor in stored_tensors(program).items():
+        place = _place(tensor)
+        if place not in seen or not tensor.numel():
+            found[name] = tensor
+        seen.add(place)
+    return found
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _reader(node: torch.fx.Node) -> str:
+    """The operator that a stored tensor is for, past those that restore it."""
+    found = next(iter(users_of(node)), node)
+    while operator_name(found) in RESTORING and len(found.users) == 1:
+        found = next(iter(found.users))
+    return operator_name(found)
+
+
+def _channel_axis(node: torch.fx.Node) -> int:
+    """Outputs come first in torch's layers, last where a bare product reads the weight."""
+    for user in users_of(node):
+        position = _INPUT_MAJOR.get(operator_name(user))
+        if position is not None and len(user.args) > position and user.args[position] is node:
+            return -1
+    return 0
+
+
+def _port(name: str, value: Any) -> Port:
+    shape = tuple(int(size) if isinstance(size, int) else str(size) for size in value.shape)
+    return Port(name=name, shape=shape, dtype=str(value.dtype).removeprefix("torch."))
