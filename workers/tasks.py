@@ -65,9 +65,9 @@ def main() -> None:
     _Process.capability = parser.parse_args().capability
     celery.worker_main(
         [
-            *("worker", "--pool", "threads", "--concurrency", str(get_settings().worker_concurrency)),
+            *("--quiet", "worker", "--pool", "threads", "--concurrency", str(get_settings().worker_concurrency)),
             *("--queues", _Process.capability, "--hostname", f"{_Process.capability}@%h"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat", "--quiet"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
     )
 
