@@ -1,0 +1,127 @@
+"""Whatever dies, a job ends exactly once, with one set of artifacts and a story without gaps."""
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from app.jobs import repository
+from app.jobs.states import JobState
+from tests.chaos.cluster import Cluster, eventually
+
+pytestmark = pytest.mark.chaos
+
+
+def test_a_killed_child_fails_its_job_alone(cluster: Cluster) -> None:
+    worker = cluster.start_worker()
+    job = cluster.submit()
+    cluster.child(worker, job).kill()
+    ended = cluster.ended(job)
+    assert ended.error is not None
+    assert (ended.status, ended.error["code"], ended.error["reason"]) == ("failed", "worker_lost", "killed")
+    assert cluster.told(job) == ["created", "queued", "started", "failed"]
+    assert cluster.artifacts(job) == 0
+    cluster.assert_succeeded_once(cluster.submit())
+
+
+def test_a_killed_worker_takes_its_child_along_and_another_one_ends_the_job(any_cluster: Cluster) -> None:
+    cluster = any_cluster
+    cluster.start_sweeper()
+    worker = cluster.start_worker()
+    job = cluster.submit()
+    child = cluster.child(worker, job)
+    worker.kill()
+    child.wait(timeout=5.0)
+    cluster.start_worker()
+    cluster.assert_succeeded_once(job)
+    assert cluster.told(job) == ["created", "queued", "started", "requeued", "started", "succeeded"]
+    assert cluster.find(job).attempt == 2
+
+
+def test_a_redis_that_died_with_its_data_loses_no_job(cluster: Cluster) -> None:
+    waiting = cluster.submit()
+    cluster.kill_redis()
+    unheard = cluster.submit()
+    cluster.start_redis()
+    assert cluster.broker.waiting("cpu") == 0
+    cluster.start_sweeper()
+    cluster.start_worker()
+    cluster.assert_succeeded_once(waiting)
+    cluster.assert_succeeded_once(unheard)
+
+
+def test_a_worker_outlives_the_death_of_redis(cluster: Cluster) -> None:
+    cluster.start_sweeper()
+    worker = cluster.start_worker()
+    job = cluster.submit()
+    cluster.child(worker, job)
+    cluster.kill_redis()
+    cluster.assert_succeeded_once(job)
+    cluster.start_redis()
+    cluster.assert_succeeded_once(cluster.submit())
+    assert worker.poll() is None
+
+
+def test_a_message_delivered_many_times_runs_its_job_once(cluster: Cluster) -> None:
+    job = cluster.submit()
+    for _ in range(3):
+        cluster.broker.hint("cpu", job.id)
+    cluster.start_worker()
+    cluster.start_worker()
+    cluster.assert_succeeded_once(job)
+    eventually(lambda: cluster.broker.waiting("cpu") == 0, "all messages are taken")
+    assert cluster.told(job) == ["created", "queued", "started", "succeeded"]
+    assert cluster.artifacts(job) == 4
+
+
+def test_a_worker_that_wakes_up_after_its_lease_ran_out_changes_nothing(cluster: Cluster) -> None:
+    cluster.start_sweeper()
+    old = cluster.start_worker()
+    job = cluster.submit()
+    child = cluster.child(old, job)
+    old.send_signal(signal.SIGSTOP)
+    cluster.start_worker()
+    cluster.assert_succeeded_once(job)
+    before = cluster.find(job)
+    old.send_signal(signal.SIGCONT)
+    child.wait(timeout=10.0)
+    old.send_signal(signal.SIGTERM)
+    old.wait(timeout=10.0)
+    after = cluster.find(job)
+    assert (after.status, after.token, after.last_sequence) == (before.status, before.token, before.last_sequence)
+    assert (after.attempt, after.metrics) == (2, before.metrics)
+    cluster.assert_succeeded_once(job)
+
+
+def test_a_terminated_worker_puts_its_job_back_and_leaves_in_time(cluster: Cluster) -> None:
+    worker = cluster.start_worker()
+    job = cluster.submit()
+    child = cluster.child(worker, job)
+    started = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=10.0) == 0
+    assert time.monotonic() - started < 10.0
+    assert not psutil.pid_exists(child.pid)
+    waiting = cluster.find(job)
+    assert (waiting.status, waiting.attempt) == (JobState.QUEUED, 0)
+    cluster.start_worker()
+    cluster.assert_succeeded_once(job)
+    assert cluster.find(job).attempt == 1
+
+
+def test_a_cancelled_job_stops_within_seconds_and_the_worker_goes_on(cluster: Cluster) -> None:
+    worker = cluster.start_worker()
+    running, queued = cluster.submit(), cluster.submit()
+    child = cluster.child(worker, running)
+    started = time.monotonic()
+    with cluster.database.transaction() as session:
+        for job in (running, queued):
+            repository.request_cancel(session, job)
+    child.wait(timeout=5.0)
+    assert cluster.ended(running).status == JobState.CANCELLED
+    assert time.monotonic() - started < 5.0
+    assert cluster.told(queued) == ["created", "queued", "cancelled"]
+    assert cluster.told(running) == ["created", "queued", "started", "cancelled"]
+    assert cluster.artifacts(running) == 0
+    cluster.assert_succeeded_once(cluster.submit())
