@@ -71,14 +71,17 @@ class Wakeups:
             return await next_wakeup(queue, seconds)
 
     async def _listen(self, redis_url: str) -> None:
+        warned = False
         while True:
             try:
                 async with redis.from_url(redis_url) as client, client.pubsub() as pubsub:
                     await pubsub.psubscribe(f"{WAKE_CHANNEL}*")
                     async for message in pubsub.listen():
+                        warned = False
                         self._deliver(message)
             except (RedisError, OSError) as error:
-                log.warning("no wake-ups from Redis, waiters poll: %s", error)
+                log.log(logging.DEBUG if warned else logging.WARNING, "no wake-ups, waiters poll: %s", error)
+                warned = True
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _deliver(self, message: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ async def events(
     start = await services.reading(
         lambda session: listing.resume_from(session, principal.project_id, job_id, last_event_id or page.after)
     )
-    return streaming.EventStream(streaming.story(services, job_id, start), headers={"Vary": "Accept"})
+    return streaming.EventStream(streaming.story(services, job_id, start))
 
 
 @router.get(

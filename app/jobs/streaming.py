@@ -5,7 +5,8 @@ comes within ``POLL_SECONDS``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -44,6 +45,10 @@ async def wait_for_end(services: Services, project_id: str, job_id: str, seconds
 class EventStream(EventSourceResponse):
     """A stream that gives up on a client which takes nothing for ``SLOW_READER_SECONDS``; it can resume later."""
 
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(events, headers={"Vary": "Accept"})
+        self._events = events
+
     async def stream_response(self, send: Send) -> None:
         """Sends the events; ends without the closing message when the reader is too slow."""
 
@@ -51,13 +56,12 @@ class EventStream(EventSourceResponse):
             async with asyncio.timeout(SLOW_READER_SECONDS):
                 await send(message)
 
-        try:
-            await super().stream_response(send_in_time)
-        except TimeoutError:
-            return
+        async with contextlib.aclosing(self._events):
+            with contextlib.suppress(TimeoutError):
+                await super().stream_response(send_in_time)
 
 
-async def story(services: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
+async def story(services: Services, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
     """The job's events from sequence ``after`` (exclusive) to the terminal one, as server-sent events."""
     clock = asyncio.get_running_loop().time
     last_sent = clock()

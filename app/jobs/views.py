@@ -11,7 +11,7 @@ from app.artifacts.views import artifact_read
 from app.jobs import reading
 from app.jobs.records import EventRecord, JobRecord
 from app.jobs.schemas import EventRead, JobRead
-from app.jobs.states import TERMINAL, JobState
+from app.jobs.states import TERMINAL
 
 
 def job_read(session: Session, job: JobRecord) -> JobRead:
@@ -37,7 +37,7 @@ def _job_read(job: JobRecord, position: int | None, artifacts: list[ArtifactRead
             "status": job.status,
             "done": job.status in TERMINAL,
             "spec": job.spec,
-            "progress": _progress(job),
+            "progress": job.progress,
             "attempt": job.attempt,
             "queue": {"name": job.capability, "position": position},
             "created_at": job.created_at,
@@ -54,12 +54,6 @@ def _job_read(job: JobRecord, position: int | None, artifacts: list[ArtifactRead
             "labels": job.labels,
         }
     )
-
-
-def _progress(job: JobRecord) -> dict[str, object]:
-    if job.status == JobState.SUCCEEDED:
-        return {"fraction": 1.0, "step": None, "message": "", "eta_seconds": 0.0}
-    return dict(job.progress)
 
 
 def event_read(event: EventRecord) -> EventRead:
