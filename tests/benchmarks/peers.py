@@ -21,6 +21,7 @@ from transformers.models.bert.modeling_bert import BertModel
 from app.cli.zoo import fetch
 from tests import trained
 from workers.compression import data as datasets
+from workers.compression.alone import CALIBRATION_SHARE
 from workers.compression.context import Context
 from workers.compression.engine import perform
 from workers.compression.evaluation import judge
@@ -28,6 +29,7 @@ from workers.compression.registry import family
 from workers.compression.scores import FidelitySums
 from workers.compression.specs.job import DatasetFields
 from workers.compression.specs.messages import DatasetFile, InspectModel, ModelInspection
+from workers.compression.specs.recipe import STEPS_BY_KEY, step_tag
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,9 @@ def _dataset(subject: Subject) -> datasets.Dataset:
     if subject.data is None:
         raise ValueError("this peer is judged on data")
     found = datasets.inspect(subject.data, subject.data.name, DatasetFields(), subject.folder)
-    whole = datasets.open_dataset(DatasetFile(path=str(subject.data), format=found.format))
-    return whole.limited(2000)
+    calibrated = bool(STEPS_BY_KEY[str(step_tag(subject.step))].needs)
+    part = (CALIBRATION_SHARE if calibrated else 0.0, 1.0)
+    return datasets.open_dataset(DatasetFile(path=str(subject.data), format=found.format, part=part)).limited(2000)
 
 
 def _text_feeds(subject: Subject) -> Iterator[dict[str, torch.Tensor]]:
