@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from workers.compression.context import Context
 from workers.compression.families.onnx import external_data, gate
+from workers.compression.families.onnx.functions import inline
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.operators import ML_DOMAIN
@@ -29,13 +30,13 @@ MAX_LISTED_TENSORS = 2000
 
 @dataclass(frozen=True)
 class _Upload:
-    """A parsed upload and what came with it."""
+    """A parsed upload and what came with it; ``rewritten`` says that its model is not the file as it was."""
 
     proto: ModelProto
     size_bytes: int
     tokenizer: Path | None
     embedded: bool
-    archived: bool
+    rewritten: bool
 
 
 def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
@@ -48,7 +49,7 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
     return ModelInspection(
         format=ModelFormat.ONNX,
         family=_family_of(upload.proto),
-        clean=_write_clean(model, upload, out) if upload.archived else None,
+        clean=_write_clean(model, upload, out) if upload.rewritten else None,
         parameters=sum(parameters for parameters, _ in layers),
         inputs=model.inputs,
         outputs=model.outputs,
@@ -66,19 +67,24 @@ def open_model(path: Path, context: Context) -> OnnxModel:
 
 def _read(path: Path, folder: Path) -> _Upload:
     if archives.archive_kind(path) is None:
-        data = path.read_bytes()
-        return _Upload(gate.parse(data), len(data), None, embedded=False, archived=False)
+        return _parsed(path, None, archived=False)
     root = _unpack(path, folder)
     candidates = sorted(root.glob("*.onnx")) or sorted(root.glob("onnx/*.onnx"))
     if len(candidates) != 1:
         raise InvalidModel(
             f"The archive should hold one .onnx file at its top and holds {len(candidates)}.", reason="onnx_invalid"
         )
-    data = candidates[0].read_bytes()
-    proto = gate.parse(data)
-    embedded = external_data.embed(proto, candidates[0].parent)
-    size = proto.ByteSize() if embedded else len(data)
-    return _Upload(proto, size, _tokenizer(root, candidates[0].parent), embedded=embedded > 0, archived=True)
+    return _parsed(candidates[0], _tokenizer(root, candidates[0].parent), archived=True)
+
+
+def _parsed(path: Path, tokenizer: Path | None, *, archived: bool) -> _Upload:
+    data = path.read_bytes()
+    parsed = gate.parse(data)
+    proto = inline(parsed)
+    embedded = external_data.embed(proto, path.parent) if archived else 0
+    inlined = proto is not parsed
+    size = proto.ByteSize() if embedded or inlined else len(data)
+    return _Upload(proto, size, tokenizer, embedded=embedded > 0, rewritten=archived or inlined)
 
 
 def _unpack(path: Path, folder: Path) -> Path:

@@ -28,7 +28,7 @@ def parse(data: bytes) -> ModelProto:
     if data.startswith(_LFS_POINTER):
         raise InvalidModel(
             "This is a Git LFS pointer, not the model it points to.",
-            reason="lfs_pointer",
+            reason="git_lfs_pointer",
             hint="Run `git lfs pull` and upload the file it fetches.",
         )
     if len(data) > MAX_BYTES:
@@ -41,6 +41,7 @@ def parse(data: bytes) -> ModelProto:
         raise InvalidModel(
             "The bytes are not an ONNX model: version, opset or nodes are missing.", reason="onnx_invalid"
         )
+    proto.DiscardUnknownFields()
     return proto
 
 
@@ -60,9 +61,9 @@ def check(proto: ModelProto) -> ModelProto:
 def _check_header(proto: ModelProto) -> None:
     if proto.functions:
         raise UnsafeModel(
-            "The model defines functions of its own, whose inlined size nothing bounds.",
+            "The model keeps functions of its own that no node calls.",
             reason="onnx_functions_refused",
-            hint="Inline them first: onnx.inliner.inline_local_functions(model).",
+            hint="Expand them first: onnx.inliner.inline_local_functions(model).",
         )
     if proto.training_info:
         raise InvalidModel("The model carries training graphs; export it for inference.", reason="onnx_invalid")
@@ -183,7 +184,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_value_sizes(graph: GraphProto) -> None:
-    for value in graph.value_info:
+    for value in (*graph.value_info, *graph.output):
         kind = value.type.tensor_type
         if not kind.elem_type or not kind.HasField("shape"):
             continue
@@ -194,3 +195,6 @@ def _check_value_sizes(graph: GraphProto) -> None:
             raise TooLarge(
                 f"{value.name[:200]!r} would take {size >> 20} MiB while running.", reason="onnx_value_too_large"
             )
+    for node in graph.node:
+        for nested in subgraphs(node):
+            _check_value_sizes(nested)
