@@ -13,6 +13,7 @@ from app.validation_pointers import FieldError
 FILE_FIELD = "file"
 MAX_FIELDS = 20
 MAX_FIELD_BYTES = 64 << 10
+MAX_HEADER_BYTES = 32 << 10
 FLUSH_BYTES = 1 << 20
 FILENAME_LENGTH = 255
 
@@ -178,4 +179,5 @@ def _parser(boundary: bytes, collector: _PartCollector) -> MultipartParser:
             "on_headers_finished": collector.on_headers_finished,
             "on_end": collector.on_end,
         },
+        max_header_size=MAX_HEADER_BYTES,
     )

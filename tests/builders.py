@@ -84,3 +84,10 @@ def add_dataset(session: Session, project_id: str, *, sha256: str = SHA256, stat
     session.add(dataset)
     session.flush()
     return dataset
+
+
+def safetensors(content: bytes = b"") -> bytes:
+    """A safetensors file of one row of bytes, the shortest thing that the cheap checks take for a model."""
+    data = content or b"\0"
+    header = f'{{"w":{{"dtype":"U8","shape":[{len(data)}],"data_offsets":[0,{len(data)}]}}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + data
