@@ -81,8 +81,17 @@ def tar_files(
     path: Path, limits: ArchiveLimits = ARCHIVE_LIMITS, refusals: Refusals = MODEL_REFUSALS
 ) -> Iterator[tuple[str, IO[bytes]]]:
     """Name and content of each file in a TAR or TAR.GZ, rules applied, in order and one at a time."""
+    with path.open("rb") as raw:
+        stream = _bounded(raw, path, limits)
+        yield from _tar_members(stream, limits, refusals)
+        # On to the end, where gzip compares its checksum.
+        while stream.read(_CHUNK):
+            pass
+
+
+def _tar_members(stream: IO[bytes], limits: ArchiveLimits, refusals: Refusals) -> Iterator[tuple[str, IO[bytes]]]:
     names = EntryNames(limits, refusals)
-    with path.open("rb") as raw, tarfile.open(fileobj=_bounded(raw, path, limits), mode="r:") as archive:
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
         for count, member in enumerate(_members(archive)):
             if count >= limits.max_entries:
                 raise TooLarge(f"The archive has more than {limits.max_entries} entries.", reason="archive_bomb")

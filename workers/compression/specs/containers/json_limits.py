@@ -12,7 +12,7 @@ MAX_CONTAINERS = 1_000_000
 MAX_DIGITS = 40
 
 # A string (to its end, or the end of the text) or one bracket; possessive, so that no input makes it quadratic.
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+|[\[{]|[\]}]', re.DOTALL)
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[\[{]|[\]}]', re.DOTALL)
 
 
 class _Refused(ValueError):
