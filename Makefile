@@ -34,15 +34,15 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.lint.schema
-	$(BIN)/python -m tests.lint.constraints
+	PRESSROOM_DATA_DIR=$$(mktemp -d) sh -c '$(BIN)/pressroom migrate && $(BIN)/alembic check'
+	$(BIN)/python -m pip check
 	$(if $(COMPOSE),$(COMPOSE) config --quiet,@echo 'docker compose is not installed: docker-compose.yml not checked')
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
 
 evidence: setup
-	$(BIN)/python -m tests.benchmarks.evidence
+	$(BIN)/python -m tests.benchmarks.evidence $(if $(ONLY),--only "$(ONLY)")
 
 clean:
 	rm -rf $(VENV) build demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
