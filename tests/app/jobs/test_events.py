@@ -163,10 +163,8 @@ async def test_the_list_is_paged_oldest_first(client: httpx.AsyncClient, model_i
     assert (await client.get(path, params={"after": "evt_unknown"})).status_code == 422
 
 
-@pytest.mark.parametrize(
-    ("accept", "status"), [("application/json", 200), ("*/*", 200), ("application/xml", 406), ("text/html", 406)]
-)
-async def test_what_is_accepted_decides(client: httpx.AsyncClient, model_id: str, accept: str, status: int) -> None:
+async def test_what_is_accepted_decides(client: httpx.AsyncClient, model_id: str) -> None:
     job_id = await submit(client, model_id)
-    response = await client.get(f"/v1/jobs/{job_id}/events", headers={"Accept": accept})
-    assert response.status_code == status
+    for accept, status in {"application/json": 200, "*/*": 200, "application/xml": 406, "text/html": 406}.items():
+        response = await client.get(f"/v1/jobs/{job_id}/events", headers={"Accept": accept})
+        assert response.status_code == status, accept
