@@ -24,7 +24,7 @@ def field_errors(errors: Iterable[Mapping[str, Any]], body: Any = None) -> list[
         body: The request as it was parsed, to tell keys of the request from tags that pydantic puts into locations.
     """
     found = []
-    for error in list(errors)[:MAX_ERRORS]:
+    for error in _without_echoes(list(errors)[:MAX_ERRORS]):
         location = tuple(error.get("loc", ()))
         if location and location[0] in SOURCES:
             location = location[1:]
@@ -35,6 +35,19 @@ def field_errors(errors: Iterable[Mapping[str, Any]], body: Any = None) -> list[
 def json_pointer(location: Sequence[str | int]) -> str:
     """RFC 6901: ``("recipe", 0, "a/b")`` becomes ``/recipe/0/a~1b``."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def _without_echoes(errors: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leaves out that a list is too short where that is only so because items of it are not valid themselves."""
+    locations = [tuple(error.get("loc", ())) for error in errors]
+
+    def is_echo(error: Mapping[str, Any]) -> bool:
+        outer = tuple(error.get("loc", ()))
+        return error.get("type") == "too_short" and any(
+            len(inner) > len(outer) and inner[: len(outer)] == outer for inner in locations
+        )
+
+    return [error for error in errors if not is_echo(error)]
 
 
 def _strip_tags(location: Sequence[str | int], body: Any) -> list[str | int]:

@@ -3,6 +3,7 @@
 import threading
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Self
 
 from app.datasets import service as datasets
 from app.datasets.records import DatasetRecord
@@ -30,7 +31,7 @@ class Inspector(AbstractContextManager["Inspector"]):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> "Inspector":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,0 +1,98 @@
+"""The API process is lean, and keeps big uploads out of its memory."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from app.config import Settings
+from app.db import Database
+
+HEAVY = ["numpy", "onnx", "onnxruntime", "pandas", "pyarrow", "scipy", "sklearn", "torch", "transformers"]
+PROBE = """
+import json, sys, time
+started = time.perf_counter()
+from app.main import create_app
+create_app().openapi()
+print(json.dumps({"seconds": time.perf_counter() - started, "modules": sorted(sys.modules)}))
+"""
+SLICE_BYTES = 200 << 20
+GROWTH_BYTES = 64 << 20
+
+
+def test_the_api_never_imports_the_engines_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
+    found = json.loads(done.stdout)
+    assert [name for name in HEAVY if name in found["modules"]] == []
+    assert [name for name in found["modules"] if name.startswith("workers.compression.families")] == []
+    with capsys.disabled():
+        print(f"\nAPI import and OpenAPI: {found['seconds']:.2f} s")
+
+
+@pytest.fixture
+def api_process(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The API as `pressroom up` starts it."""
+    socket_path = tmp_path / "api.sock"
+    environment = {
+        **os.environ,
+        "PRESSROOM_DATA_DIR": str(settings.data_dir),
+        "PRESSROOM_REDIS_URL": str(settings.redis_url),
+        "PRESSROOM_INSPECTION_WAIT_SECONDS": "0",
+    }
+    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--uds", str(socket_path)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            transport = httpx.HTTPTransport(uds=str(socket_path), retries=0)
+            _await_answer(transport, process)
+            yield str(socket_path), psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def _await_answer(transport: httpx.HTTPTransport, process: subprocess.Popen[bytes]) -> None:
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        while process.poll() is None:
+            try:
+                client.get("/healthz").raise_for_status()
+            except httpx.ConnectError:
+                continue
+            return
+    raise RuntimeError("the API ended")
+
+
+def _body(size: int) -> Iterator[bytes]:
+    yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="big.safetensors"\r\n\r\n'
+    header = f'{{"w":{{"dtype":"U8","shape":[{size}],"data_offsets":[0,{size}]}}}}'.encode()
+    yield len(header).to_bytes(8, "little") + header
+    block = bytes(1 << 20)
+    for _ in range(size >> 20):
+        yield block
+    yield b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("size", [SLICE_BYTES, pytest.param(1 << 30, marks=pytest.mark.long)], ids=["200 MiB", "1 GiB"])
+def test_an_upload_does_not_pass_through_memory(
+    api_process: tuple[str, psutil.Process], database: Database, size: int
+) -> None:
+    path, process = api_process
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    transport = httpx.HTTPTransport(uds=path)
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=120) as client:
+        client.get("/v1/models").raise_for_status()
+        before = _peak(process)
+        response = client.post("/v1/models", content=_body(size), headers=headers)
+        assert response.status_code == 202, response.text
+        assert response.json()["size_bytes"] > size
+    assert _peak(process) - before < GROWTH_BYTES
+
+
+def _peak(process: psutil.Process) -> int:
+    """Peak resident memory in bytes, which the kernel keeps."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
