@@ -154,14 +154,16 @@ async def events(
 
 @router.get(
     "/{job_id}/logs",
-    response_class=Response,
+    response_model=ListPage[str],
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **NOT_FOUND, **NOT_ACCEPTABLE},
 )
-def logs(job_id: str, session: ReadSession, principal: Reader, accept: Accept = None) -> Response:
-    """The engine's log lines as plain text."""
-    negotiate(accept, ["text/plain"])
-    job = service.get(session, principal.project_id, job_id)
-    return Response(job.log, media_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
+def logs(job_id: str, session: ReadSession, principal: Reader, accept: Accept = None) -> Response | ListPage[str]:
+    """The engine's log lines as plain text or, if asked for, as a JSON list."""
+    form = negotiate(accept, ["text/plain", "application/json"])
+    log = service.get(session, principal.project_id, job_id).log
+    if form == "application/json":
+        return ListPage(data=log.splitlines(), has_more=False)
+    return Response(log, media_type=form, headers={"X-Content-Type-Options": "nosniff", "Vary": "Accept"})
 
 
 @router.get(

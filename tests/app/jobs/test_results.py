@@ -99,6 +99,8 @@ async def test_logs_are_plain_text(client: httpx.AsyncClient, model_id: str, dat
     response = await client.get(f"/v1/jobs/{job_id}/logs")
     assert response.text == "opened <the> model\n"
     assert response.headers["content-type"].startswith("text/plain")
+    listed = await client.get(f"/v1/jobs/{job_id}/logs", headers={"Accept": "application/json"})
+    assert listed.json()["data"] == ["opened <the> model"]
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
