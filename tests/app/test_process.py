@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def test_the_api_never_imports_the_engines_libraries(capsys: pytest.CaptureFixtu
     assert [name for name in HEAVY if name in found["modules"]] == []
     assert [name for name in found["modules"] if name.startswith("workers.compression.families")] == []
     with capsys.disabled():
-        print(f"\nAPI import and OpenAPI: {found['seconds']:.2f} s")
+        sys.stdout.write(f"\nAPI import and OpenAPI: {found['seconds']:.2f} s\n")
 
 
 @pytest.fixture
@@ -45,25 +46,17 @@ def api_process(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, psuti
         "PRESSROOM_REDIS_URL": str(settings.redis_url),
         "PRESSROOM_INSPECTION_WAIT_SECONDS": "0",
     }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--uds", str(socket_path)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        try:
-            transport = httpx.HTTPTransport(uds=str(socket_path), retries=0)
-            _await_answer(transport, process)
-            yield str(socket_path), psutil.Process(process.pid)
-        finally:
-            process.terminate()
-
-
-def _await_answer(transport: httpx.HTTPTransport, process: subprocess.Popen[bytes]) -> None:
-    with httpx.Client(transport=transport, base_url="http://localhost") as client:
-        while process.poll() is None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        # Listening before the process starts: a request simply waits until it is up.
+        listener.bind(str(socket_path))
+        listener.listen()
+        fd = str(listener.fileno())
+        command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--fd", fd]
+        with subprocess.Popen(command, env=environment, pass_fds=[int(fd)], stderr=subprocess.DEVNULL) as process:
             try:
-                client.get("/healthz").raise_for_status()
-            except httpx.ConnectError:
-                continue
-            return
-    raise RuntimeError("the API ended")
+                yield str(socket_path), psutil.Process(process.pid)
+            finally:
+                process.terminate()
 
 
 def _body(size: int) -> Iterator[bytes]:
