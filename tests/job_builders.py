@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.artifacts.records import ArtifactRecord
 from app.artifacts.repository import hold_blob, store_file
 from app.db import Database
@@ -11,6 +13,7 @@ from app.jobs import leases, repository
 from app.jobs.records import JobRecord
 from app.jobs.states import JobState
 from app.storage import Storage
+from app.workers_registry import repository as workers
 
 METRICS: dict[str, Any] = {
     "original": {
@@ -78,6 +81,23 @@ REPORT: dict[str, Any] = {
     "harness": {"warmup": 10},
     "environment": {"threads": 1},
 }
+
+
+def add_worker(
+    session: Session, worker_id: str, *, flags: tuple[str, ...] = ("avx2",), capability: str = "cpu"
+) -> None:
+    """Registers a worker as if it had just started."""
+    workers.register(
+        session,
+        worker_id=worker_id,
+        hostname="press-1",
+        pid=4711,
+        capability=capability,
+        concurrency=1,
+        hardware={"cpu": "some CPU", "instruction_sets": list(flags), "cores": 2},
+        sandbox={"landlock": True},
+        versions={"onnxruntime": "1.32.0"},
+    )
 
 
 def start(database: Database, job_id: str) -> JobRecord:

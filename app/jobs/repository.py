@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.broker import Broker
@@ -96,17 +96,6 @@ def count_queued(session: Session, project_id: str) -> int:
         JobRecord.project_id == project_id, JobRecord.kind == COMPRESS, JobRecord.status == JobState.QUEUED
     )
     return session.scalar(waiting) or 0
-
-
-def queue_position(session: Session, job: JobRecord) -> int | None:
-    """1 for the job that is claimed next in its queue; None unless it is queued."""
-    if job.status != JobState.QUEUED:
-        return None
-    sooner = or_(JobRecord.priority > job.priority, and_(JobRecord.priority == job.priority, JobRecord.id < job.id))
-    ahead = select(func.count()).where(
-        JobRecord.status == JobState.QUEUED, JobRecord.capability == job.capability, JobRecord.admitted, sooner
-    )
-    return (session.scalar(ahead) or 0) + 1
 
 
 def waiting_for(session: Session, input_id: str) -> list[JobRecord]:

@@ -19,7 +19,7 @@ Role = Literal["train", "calibration", "evaluation"]
 Priority = Literal["low", "normal", "high"]
 ObjectId = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=256)]
+LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = TypeVar("Part", bound=BaseModel)

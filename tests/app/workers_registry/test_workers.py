@@ -9,23 +9,12 @@ from app.config import Settings
 from app.db import Database, DatabaseNow
 from app.workers_registry import repository
 from app.workers_registry.records import WorkerRecord
+from tests.job_builders import add_worker
 
 
-def register(
-    database: Database, worker_id: str, *, flags: tuple[str, ...] = ("avx2",), capability: str = "cpu"
-) -> None:
+def register(database: Database, worker_id: str, **facts: Any) -> None:
     with database.transaction() as session:
-        repository.register(
-            session,
-            worker_id=worker_id,
-            hostname="press-1",
-            pid=4711,
-            capability=capability,
-            concurrency=1,
-            hardware={"cpu": "some CPU", "instruction_sets": list(flags), "cores": 2},
-            sandbox={"landlock": True},
-            versions={"onnxruntime": "1.32.0"},
-        )
+        add_worker(session, worker_id, **facts)
 
 
 def fall_silent(database: Database, worker_id: str, seconds: float) -> None:
