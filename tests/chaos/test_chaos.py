@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -9,13 +10,14 @@ import pytest
 from app.jobs import repository
 from app.jobs.states import JobState
 from tests.chaos.cluster import Cluster, eventually
+from tests.chaos.digits import submit_digits
 
 pytestmark = pytest.mark.chaos
 
 
 def test_a_killed_child_fails_its_job_alone(cluster: Cluster) -> None:
     worker = cluster.start_worker()
-    job = cluster.submit()
+    job = cluster.submit(compress="hang")
     cluster.child(worker, job).kill()
     ended = cluster.ended(job)
     assert ended.error is not None
@@ -29,7 +31,7 @@ def test_a_killed_worker_takes_its_child_along_and_another_one_ends_the_job(any_
     cluster = any_cluster
     cluster.start_sweeper()
     worker = cluster.start_worker()
-    job = cluster.submit()
+    job = cluster.submit(compare="once")
     child = cluster.child(worker, job)
     worker.kill()
     child.wait(timeout=5.0)
@@ -78,7 +80,7 @@ def test_a_message_delivered_many_times_runs_its_job_once(cluster: Cluster) -> N
 def test_a_worker_that_wakes_up_after_its_lease_ran_out_changes_nothing(cluster: Cluster) -> None:
     cluster.start_sweeper()
     old = cluster.start_worker()
-    job = cluster.submit()
+    job = cluster.submit(compress="once")
     child = cluster.child(old, job)
     old.send_signal(signal.SIGSTOP)
     cluster.start_worker()
@@ -96,7 +98,7 @@ def test_a_worker_that_wakes_up_after_its_lease_ran_out_changes_nothing(cluster:
 
 def test_a_terminated_worker_puts_its_job_back_and_leaves_in_time(cluster: Cluster) -> None:
     worker = cluster.start_worker()
-    job = cluster.submit()
+    job = cluster.submit(compress="once")
     child = cluster.child(worker, job)
     started = time.monotonic()
     worker.send_signal(signal.SIGTERM)
@@ -112,7 +114,7 @@ def test_a_terminated_worker_puts_its_job_back_and_leaves_in_time(cluster: Clust
 
 def test_a_cancelled_job_stops_within_seconds_and_the_worker_goes_on(cluster: Cluster) -> None:
     worker = cluster.start_worker()
-    running, queued = cluster.submit(), cluster.submit()
+    running, queued = cluster.submit(compress="hang"), cluster.submit()
     child = cluster.child(worker, running)
     started = time.monotonic()
     with cluster.database.transaction() as session:
@@ -125,3 +127,17 @@ def test_a_cancelled_job_stops_within_seconds_and_the_worker_goes_on(cluster: Cl
     assert cluster.told(running) == ["created", "queued", "started", "cancelled"]
     assert cluster.artifacts(running) == 0
     cluster.assert_succeeded_once(cluster.submit())
+
+
+def test_the_real_engine_survives_the_death_of_its_worker(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.start_sweeper()
+    worker = cluster.start_real_worker()
+    job = submit_digits(cluster, tmp_path)
+    cluster.child(worker, job)
+    worker.kill()
+    cluster.start_real_worker()
+    cluster.assert_succeeded_once(job)
+    metrics = cluster.find(job).metrics
+    assert metrics is not None
+    assert metrics["ratios"]["size"] > 3.0
+    assert metrics["original"]["accuracy"] - metrics["compressed"]["accuracy"] < 0.02

@@ -13,7 +13,8 @@ from app.jobs import leases, repository
 from app.jobs.records import EventRecord, JobRecord, LeaseRecord
 from app.jobs.states import JobState
 from app.models.records import ModelRecord
-from tests.workers.conftest import Submitter, with_settings
+from tests.workers.conftest import with_settings
+from tests.workers.submitter import Submitter
 from workers.runner import run_next
 from workers.workplace import Workplace
 

@@ -13,7 +13,7 @@ from app.jobs import leases, repository
 from app.jobs.records import JobRecord, LeaseRecord, OutboxRecord
 from app.jobs.states import JobState
 from app.models.records import ModelRecord
-from tests.workers.conftest import Submitter
+from tests.workers.submitter import Submitter
 from workers import sweeper as sweeping
 from workers.sweeper import Sweeper
 from workers.workplace import Workplace
