@@ -9,7 +9,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from workers.compression.families.model import StoredLayer
 from workers.compression.families.onnx.quantized import Restoration, restorations
-from workers.compression.families.onnx.walking import STANDARD, Index, Place, Value, array, layer_name, numel
+from workers.compression.families.onnx.walking import (
+    STANDARD,
+    Index,
+    Place,
+    Value,
+    array,
+    integer_attribute,
+    layer_name,
+    numel,
+)
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -34,6 +43,9 @@ _FOLDABLE = frozenset(
 """Operators that exporters put between a stored weight and the node that computes with it."""
 
 
+_ROUNDING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+
+
 @dataclass
 class _Parts:
     """What one computing node owns."""
@@ -51,6 +63,8 @@ def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
     for value, tensor in index.stored.items():
         owner = computing_reader(index, value)
         if owner is None or value in overhead or not (value in restored or _is_parameter(tensor)):
+            continue
+        if _prepares_rounding(index, owner):
             continue
         parts = owned.setdefault(owner, _Parts())
         restoration = restored.get(value)
@@ -99,6 +113,12 @@ def stored_bytes(tensor: TensorProto) -> int:
     return numel(tensor) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
+def _prepares_rounding(index: Index, place: Place) -> bool:
+    """Whether a node only scales a value that is then quantized: its factors are overhead, as scales are."""
+    readers = index.readers.get(index.made(place), [])
+    return place.node.op_type == "Mul" and bool(readers) and all(r.place.node.op_type in _ROUNDING for r in readers)
+
+
 def _is_parameter(tensor: TensorProto) -> bool:
     return tensor.data_type in FLOATS and len(tensor.dims) > 0
 
@@ -116,6 +136,8 @@ def _layer(node: NodeProto, parts: _Parts) -> StoredLayer:
         size += stored_bytes(tensor)
         if restored is not None and (largest is None or restored.size > largest.size):
             largest = restored
+    if largest is not None and largest.ndim == 2 and integer_attribute(node, "transB", 0):
+        largest = largest.T  # integer products have no transposed form: compared layers all have columns last
     return StoredLayer(
         name=layer_name(node),
         op=node.op_type,

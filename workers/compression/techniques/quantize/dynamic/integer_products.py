@@ -33,37 +33,48 @@ def is_matrix_product(place: Place, slot: int) -> bool:
     return node.op_type == "Gemm" and plain and not integer_attribute(node, "transA", 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """How a product's weight is rounded, and what its activation's channels are divided by before."""
+
+    grid: Grid
+    factors: Floats | None = None
+
+
 @dataclass
 class ProductWriter:
     """Replaces matrix products; each activation is quantized once per graph, however many products read it.
 
     Args:
-        grid: For the weights.
+        default: For weights that ``chosen`` does not name.
         granularity: ``channel`` (a scale per output column) or ``tensor``.
-        factors: What to divide activations of the main graph by, by the name of the weight that reads them.
+        chosen: By names of weights of the main graph.
     """
 
     editor: Editor
-    grid: Grid
+    default: Rounding
     granularity: str
-    factors: dict[str, Floats]
+    chosen: dict[str, Rounding]
     _rounded: dict[tuple[Scope, str, bool], _Names] = field(default_factory=dict)
 
     def write(self, weight: FloatWeight, values: Floats) -> None:
         """Makes every reader of ``weight`` multiply integers."""
-        factors = self.factors.get(weight.value.name) if weight.value.scope.parent is None else None
+        in_main_graph = weight.value.scope.parent is None
+        rounding = self.chosen.get(weight.value.name, self.default) if in_main_graph else self.default
         stored: dict[bool, _Names] = {}
         for reader in weight.readers:
             transposed = bool(integer_attribute(reader.place.node, "transB", 0))
             if transposed not in stored:
                 columns = np.ascontiguousarray(values.T) if transposed else values
-                stored[transposed] = self._store(weight, columns if factors is None else columns * factors[:, None])
-            self.editor.replace(reader.place, self._product(reader.place, stored[transposed], factors))
+                stored[transposed] = self._store(weight, columns, rounding)
+            self.editor.replace(reader.place, self._product(reader.place, stored[transposed], rounding.factors))
         self.editor.drop_unread([weight.value])
 
-    def _store(self, weight: FloatWeight, columns: Floats) -> _Names:
+    def _store(self, weight: FloatWeight, columns: Floats, rounding: Rounding) -> _Names:
         scope, name = weight.value.scope, weight.value.name
-        quantized = quantize(columns, self.grid, (0,) if self.granularity == "channel" else None)
+        if rounding.factors is not None:
+            columns = columns * rounding.factors[:, None]
+        quantized = quantize(columns, rounding.grid, (0,) if self.granularity == "channel" else None)
         return (
             self.editor.store(scope, f"{name}_quantized", quantized.values),
             self.editor.store(scope, f"{name}_scale", _flat(quantized.scale)),

@@ -8,7 +8,6 @@ onnxruntime's ``ConvInteger`` is several times slower than its float kernel, so 
 from collections import Counter
 
 import numpy as np
-import numpy.typing as npt
 
 from workers.compression.context import Context
 from workers.compression.families.model import Model
@@ -20,11 +19,10 @@ from workers.compression.registry import implements
 from workers.compression.specs.errors import EngineError, UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize import DynamicQuantize
-from workers.compression.techniques.quantize.affine import Grid
-from workers.compression.techniques.quantize.dynamic.integer_products import ProductWriter, is_matrix_product
+from workers.compression.techniques.quantize.dynamic.integer_products import ProductWriter, Rounding, is_matrix_product
 from workers.compression.techniques.quantize.integer_layers.calibration import calibrate
-from workers.compression.techniques.quantize.integer_layers.judging import Judge
-from workers.compression.techniques.quantize.integer_layers.plan import candidates
+from workers.compression.techniques.quantize.integer_layers.judging import Judge, Judged
+from workers.compression.techniques.quantize.integer_layers.plan import Candidate, candidates
 from workers.compression.techniques.quantize.onnx_storage import STORED, store_as_integers
 from workers.compression.techniques.quantize.targets import weight_grid
 
@@ -32,7 +30,8 @@ OPSET = 11
 SMALLEST_WEIGHT = 1024
 """Scales and zero points would eat what quantizing fewer elements saves."""
 
-SMOOTHING_ROWS = 32
+OBSERVED_ROWS = 32
+HARMLESS_DB = 2.0
 
 _PRODUCT = "matrix products of integers"
 
@@ -42,11 +41,11 @@ def quantize_dynamically(model: Model, spec: DynamicQuantize, context: Context) 
     """Replaces every selected weight of ``model`` in place."""
     model = as_onnx(model)
     raise_opset(model.proto, OPSET)
-    grid = weight_grid(context.target, spec.scheme)
+    default = Rounding(weight_grid(context.target, spec.scheme))
     editor = Editor(model.proto)
     found = list(float_weights(editor.index, SMALLEST_WEIGHT))
     weights = [weight for weight in found if is_selected(weight, spec.include, spec.exclude)]
-    writer = ProductWriter(editor, grid, spec.granularity, _smoothing(model, weights, grid, spec, context))
+    writer = ProductWriter(editor, default, spec.granularity, _by_rows(model, weights, spec, context))
     done: Counter[str] = Counter()
     for count, weight in enumerate(weights):
         done.update(_quantize_weight(writer, weight, context))
@@ -71,34 +70,47 @@ def _quantize_weight(writer: ProductWriter, weight: FloatWeight, context: Contex
     return [store_as_integers(writer.editor, weight, values, writer.granularity)]
 
 
-def _smoothing(
-    model: OnnxModel, weights: list[FloatWeight], grid: Grid, spec: DynamicQuantize, context: Context
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Factors per weight by what the user's rows show; made-up rows mislead more than they help."""
+def _by_rows(
+    model: OnnxModel, weights: list[FloatWeight], spec: DynamicQuantize, context: Context
+) -> dict[str, Rounding]:
+    """Roundings that the user's rows speak for; made-up rows mislead more than they help."""
     data = context.any_data()
-    if data is None:
-        return {}
-    index = Index.of(model.proto)
-    names = {weight.value.name for weight in weights}
-    products = [
-        candidate
-        for candidate in candidates(index, list(float_weights(index, SMALLEST_WEIGHT)))
-        if candidate.weight.value.name in names and not candidate.convolution
-    ]
-    if not products:
+    products = _products(Index.of(model.proto), weights)
+    if data is None or not products:
         return {}
     entering = list(dict.fromkeys(candidate.entering.name for candidate in products))
     try:
-        calibration = calibrate(model, entering, data.limited(SMOOTHING_ROWS), "minmax", context)
+        calibration = calibrate(model, entering, data.limited(OBSERVED_ROWS), "minmax", context)
     except EngineError as error:
-        context.log(f"activations are not smoothed: {error.detail}")
+        context.log(f"the rows are not used: {error.detail}")
         return {}
-    judged = Judge(calibration, grid, spec.granularity, opset_of(model.proto)).judge(products)
-    return {
-        found.choice.candidate.weight.value.name: found.choice.factors
-        for found in judged
-        if found.choice.factors is not None
-    }
+    opset = opset_of(model.proto)
+    precise, fast = (
+        Judge(calibration, weight_grid(context.target, scheme), spec.granularity, opset).judge(products)
+        for scheme in (spec.scheme, "symmetric")
+    )
+    if spec.scheme != "auto":
+        return {found.weight: Rounding(found.grid, found.choice.factors) for found in precise}
+    return _fast_where_harmless(precise, fast)
+
+
+def _products(index: Index, weights: list[FloatWeight]) -> list[Candidate]:
+    names = {weight.value.name for weight in weights}
+    found = candidates(index, list(float_weights(index, SMALLEST_WEIGHT)))
+    return [candidate for candidate in found if candidate.weight.value.name in names and not candidate.convolution]
+
+
+def _fast_where_harmless(precise: list[Judged], fast: list[Judged]) -> dict[str, Rounding]:
+    """Symmetric weights, whose products are quicker on x86, unless an activation's readers lose too much by them."""
+    losses: dict[str, list[float]] = {}
+    for exact, quick in zip(precise, fast, strict=True):
+        losses.setdefault(exact.choice.candidate.entering.name, []).append(exact.sqnr_db - quick.sqnr_db)
+    chosen: dict[str, Rounding] = {}
+    for exact, quick in zip(precise, fast, strict=True):
+        loss = float(np.mean(losses[exact.choice.candidate.entering.name]))
+        best = quick if loss <= HARMLESS_DB else exact
+        chosen[best.weight] = Rounding(best.grid, best.choice.factors)
+    return chosen
 
 
 def _why_nothing(found: int) -> str:
@@ -115,10 +127,9 @@ def _why_nothing(found: int) -> str:
 def _report(done: Counter[str], writer: ProductWriter, context: Context) -> None:
     for kind, count in sorted(done.items()):
         context.changed(f"{count} {kind}")
-    if writer.factors:
-        context.changed(f"outliers of {len(writer.factors)} products' activations moved into their weights")
-    kind = "int8" if writer.grid.signed else "uint8"
-    context.log(f"weights of matrix products: {kind}, {writer.grid.bits} bits of range")
+    smoothed = sum(rounding.factors is not None for rounding in writer.chosen.values())
+    if smoothed:
+        context.changed(f"outliers of {smoothed} products' activations moved into their weights")
     if done[STORED]:
         context.warn(
             f"{done[STORED]} weights shrink in the file only: convolutions and recurrences are restored to float when "

@@ -23,7 +23,13 @@ class Judged:
     """A choice and how well its layer keeps its output on the sample."""
 
     choice: Choice
+    grid: Grid
     sqnr_db: float
+
+    @property
+    def weight(self) -> str:
+        """Name of the layer's weight."""
+        return self.choice.candidate.weight.value.name
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Judge:
         leaving = None
         if candidate.leaving is not None:
             leaving = self.calibration.activations[candidate.leaving.name].estimator.range()
-        return Judged(Choice(candidate, limits, leaving, factors), sqnr_db(exact, rounded))
+        return Judged(Choice(candidate, limits, leaving, factors), self.grid, sqnr_db(exact, rounded))
 
 
 def _rows_first(candidate: Candidate) -> Floats:

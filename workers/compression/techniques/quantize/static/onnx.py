@@ -107,7 +107,7 @@ def _quantize_within_budget(
 def _rewrite(model: OnnxModel, kept: list[Judged], spec: StaticQuantize, context: Context) -> int:
     """Writes the layers in ``kept`` as integers and stores other large weights in 8 bits; returns how many others."""
     editor = Editor(model.proto)
-    wanted = {found.choice.candidate.weight.value.name: found.choice for found in kept}
+    wanted = {found.weight: found.choice for found in kept}
     fresh = list(candidates(editor.index, _selected(editor.index, spec)))
     choices = [
         replace(wanted[candidate.weight.value.name], candidate=candidate)
