@@ -10,9 +10,12 @@ UPLOAD_FINGERPRINT_KEY = "pressroom.upload_fingerprint"
 """Where the request's scope keeps the fingerprint of a multipart body once it has been read."""
 
 
-def request_fingerprint(scope: Scope, body: str) -> str:
-    """Of the whole request, given that of its body."""
-    parts = [scope["method"], scope["path"], scope["query_string"].decode("latin-1"), body]
+def request_fingerprint(scope: Scope, key_id: str | None, body: str) -> str:
+    """Of the whole request, given who sent it and the fingerprint of its body.
+
+    The sender counts, for what one API key may see in a replay another one of the same project may not.
+    """
+    parts = [key_id, scope["method"], scope["path"], scope["query_string"].decode("latin-1"), body]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -23,6 +23,7 @@ from app.errors import IdempotencyKeyReused, InvalidRequest, Problem, RequestInP
 from app.idempotency import repository
 from app.idempotency.fingerprints import UPLOAD_FINGERPRINT_KEY, body_fingerprint, request_fingerprint
 from app.idempotency.records import IdempotencyRecord
+from app.keys.service import Principal
 from app.request_bodies import is_upload, read_body, replayed
 from app.uploads import fingerprint_upload
 
@@ -42,8 +43,13 @@ class _Claim:
     """A key in the project of whoever presented it."""
 
     services: Services
-    project_id: str
+    principal: Principal
     key: str
+
+    @property
+    def project_id(self) -> str:
+        """The project that the key is remembered in."""
+        return self.principal.project_id
 
 
 class Idempotency:
@@ -105,7 +111,7 @@ class Idempotency:
         else:
             body = body_fingerprint(await read_body(receive, settings.max_body_bytes, settings.upload_idle_seconds))
         kept = await _finished(claim)
-        if kept.fingerprint != request_fingerprint(scope, body):
+        if kept.fingerprint != request_fingerprint(scope, claim.principal.key_id, body):
             raise IdempotencyKeyReused("The key was used before with another request.")
         headers = {**kept.headers, "Idempotent-Replayed": "true"}
         return Response(kept.body, kept.status or 200, headers=headers)
@@ -117,7 +123,7 @@ async def _claim(scope: Scope, key: str) -> _Claim:
         raise InvalidRequest(detail, reason="idempotency_key_invalid")
     services: Services = scope["app"].state.services
     principal = await authenticate_request(Request(scope), services)
-    return _Claim(services, principal.project_id, key)
+    return _Claim(services, principal, key)
 
 
 async def _finished(claim: _Claim) -> IdempotencyRecord:
@@ -141,7 +147,7 @@ async def _settle(claim: _Claim, scope: Scope, recorder: "_Recorder", fingerprin
             session,
             claim.project_id,
             claim.key,
-            fingerprint=request_fingerprint(scope, fingerprint),
+            fingerprint=request_fingerprint(scope, claim.principal.key_id, fingerprint),
             status=recorder.status,
             headers=recorder.headers,
             body=body,

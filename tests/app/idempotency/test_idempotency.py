@@ -100,3 +100,12 @@ def test_keys_are_taken_anew_when_old_or_abandoned(any_database: Database, finis
         assert repository.claim(session, project, "k", 60, -1) is not finished
         assert repository.claim(session, project, "k", -1, 60)
     assert repository.delete_old(any_database, -1) == 1
+
+
+async def test_another_key_of_the_project_does_not_see_the_replay(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    admin, reader = add_key(database, "admin"), add_key(database, "read")
+    await client.post("/v1/keys", json={}, headers={"Authorization": f"Bearer {admin}"} | KEY)
+    response = await client.post("/v1/keys", json={}, headers={"Authorization": f"Bearer {reader}"} | KEY)
+    assert (response.status_code, response.json()["code"]) == (409, "idempotency_key_reused")
