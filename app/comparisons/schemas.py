@@ -20,8 +20,8 @@ class ComparedMetric(BaseModel):
     """One row: a figure of each job, in the order of ``jobs``; null where a job has no such figure."""
 
     name: str = Field(examples=["size_bytes", "latency_ms.1.p50", "fidelity.cosine"])
-    original: list[float | None]
-    compressed: list[float | None]
+    original: list[int | float | None]
+    compressed: list[int | float | None]
     better: Literal["higher", "lower"]
     best: str | None = Field(description="The job with the best compressed figure.")
 

@@ -13,6 +13,8 @@ from workers.compression.specs.metrics import HIGHER_IS_BETTER
 HIGHER = HIGHER_IS_BETTER | {"throughput_per_s", "fidelity.cosine", "fidelity.sqnr_db", "fidelity.top1_agreement"}
 NOT_COMPARED = frozenset({"intervals"})
 
+Figures = dict[str, int | float]
+
 
 def compare(session: Session, project_id: str, job_ids: Sequence[str]) -> JobComparison:
     """The jobs' figures, one row per metric; a job without metrics has empty cells."""
@@ -37,13 +39,13 @@ def _compared_job(job: JobRecord) -> ComparedJob:
     )
 
 
-def _figures(job: JobRecord, side: str) -> dict[str, float]:
+def _figures(job: JobRecord, side: str) -> Figures:
     return _flatten((job.metrics or {}).get(side, {}))
 
 
-def _flatten(figures: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def _flatten(figures: dict[str, Any], prefix: str = "") -> Figures:
     """``{"latency_ms": {"1": {"p50": 2.0}}}`` becomes ``{"latency_ms.1.p50": 2.0}``."""
-    flat: dict[str, float] = {}
+    flat: Figures = {}
     for name, value in figures.items():
         if isinstance(value, dict) and name not in NOT_COMPARED:
             flat |= _flatten(value, f"{prefix}{name}.")
@@ -53,7 +55,7 @@ def _flatten(figures: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _row(
-    name: str, jobs: Sequence[JobRecord], original: Sequence[dict[str, float]], compressed: Sequence[dict[str, float]]
+    name: str, jobs: Sequence[JobRecord], original: Sequence[Figures], compressed: Sequence[Figures]
 ) -> ComparedMetric:
     better: Literal["higher", "lower"] = "higher" if name in HIGHER else "lower"
     values = {job.id: side[name] for job, side in zip(jobs, compressed, strict=True) if name in side}

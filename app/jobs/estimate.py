@@ -6,7 +6,7 @@ from math import prod
 from sqlalchemy.orm import Session
 
 from app.config import Settings
-from app.jobs.history import FinishedJob, similar_jobs
+from app.jobs.history import similar_jobs
 from app.jobs.planning import Resolved
 from app.jobs.schemas import Band, Estimate, EstimateBasis
 from workers.compression.specs.errors import OutOfDisk, OutOfMemory
@@ -27,14 +27,14 @@ def estimate(session: Session, settings: Settings, project_id: str, resolved: Re
     model = resolved.inputs.model
     steps = [step.key() for step in resolved.spec.recipe]
     past = similar_jobs(session, project_id, steps, str(model.format)) if model.format else []
-    seconds, memory, size = _seconds(resolved), peak_memory(resolved), artifact_size(resolved)
+    seconds, size = _seconds(model.size_bytes, len(steps)), artifact_size(resolved)
     if past:
-        seconds = _narrowed(seconds, [job.seconds for job in past])
-        size = _narrowed(size, [job.size_ratio * model.size_bytes for job in past])
-        memory = _narrowed(memory, _peaks(past))
+        slower = [job.seconds / _seconds(job.original_bytes, len(steps)).typical for job in past]
+        seconds = _observed([factor * seconds.typical for factor in slower])
+        size = _observed([model.size_bytes * job.artifact_bytes / job.original_bytes for job in past])
     parameters = (model.inspection or {}).get("parameters")
     basis = EstimateBasis(parameters=parameters, size_bytes=model.size_bytes, similar_jobs=len(past))
-    return Estimate(seconds=seconds, peak_memory_bytes=memory, size_bytes=size, basis=basis)
+    return Estimate(seconds=seconds, peak_memory_bytes=peak_memory(resolved), size_bytes=size, basis=basis)
 
 
 def check_fits(resolved: Resolved, settings: Settings) -> None:
@@ -71,19 +71,12 @@ def artifact_size(resolved: Resolved) -> Band:
     return _band([size * prod(step.size_factors[index] for step in recipe) for index in range(3)])
 
 
-def _seconds(resolved: Resolved) -> Band:
-    mebibytes = resolved.inputs.model.size_bytes / MEBIBYTE
-    work = mebibytes * (1 + len(resolved.spec.recipe))
+def _seconds(size_bytes: int, steps: int) -> Band:
+    work = size_bytes / MEBIBYTE * (1 + steps)
     return _band([fixed + each * work for fixed, each in zip(_FIXED_SECONDS, _SECONDS_PER_MEBIBYTE, strict=True)])
 
 
-def _peaks(past: Sequence[FinishedJob]) -> list[float]:
-    return [float(job.peak_memory_bytes) for job in past if job.peak_memory_bytes is not None]
-
-
-def _narrowed(rule: Band, observed: Sequence[float]) -> Band:
-    if not observed:
-        return rule
+def _observed(observed: Sequence[float]) -> Band:
     mean = sum(observed) / len(observed)
     return Band(low=min(*observed, 0.7 * mean), typical=mean, high=max(*observed, 1.5 * mean))
 

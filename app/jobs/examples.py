@@ -71,3 +71,22 @@ JOB_READ_EXAMPLE: dict[str, Any] = {
     "environment": None,
     "labels": {"team": "search"},
 }
+
+EVENT_EXAMPLE: dict[str, Any] = {
+    "id": "evt_01KAT6WR5M7P9Q1S3T5V7W9X1Z",
+    "object": "event",
+    "type": "job.progress",
+    "job": JOB_ID,
+    "sequence": 4,
+    "created_at": "2026-11-24T09:30:02Z",
+    "data": JOB_READ_EXAMPLE["progress"],
+}
+
+ESTIMATE_EXAMPLE: dict[str, Any] = {
+    "object": "estimate",
+    "seconds": {"low": 9.1, "typical": 13.0, "high": 19.5},
+    "peak_memory_bytes": {"low": 156_000_000.0, "typical": 433_000_000.0, "high": 1_225_000_000.0},
+    "size_bytes": {"low": 5_500_000.0, "typical": 6_000_000.0, "high": 9_000_000.0},
+    "fits": True,
+    "basis": {"parameters": 5_600_000, "size_bytes": 22_400_000, "similar_jobs": 3},
+}

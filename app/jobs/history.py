@@ -20,9 +20,8 @@ class FinishedJob:
     """The figures of one job that succeeded."""
 
     seconds: float
-    size_ratio: float
-    """Artifact size over model size."""
-    peak_memory_bytes: int | None
+    original_bytes: int
+    artifact_bytes: int
 
 
 def similar_jobs(session: Session, project_id: str, steps: Sequence[str], model_format: str) -> list[FinishedJob]:
@@ -49,9 +48,5 @@ def _same_work(spec: dict[str, Any], steps: Sequence[str], model_format: str) ->
 
 
 def _figures(metrics: dict[str, Any], seconds: float) -> FinishedJob:
-    original, compressed = metrics["original"], metrics["compressed"]
-    return FinishedJob(
-        seconds=seconds,
-        size_ratio=compressed["size_bytes"] / max(original["size_bytes"], 1),
-        peak_memory_bytes=original.get("peak_memory_bytes"),
-    )
+    sizes = [max(metrics[side]["size_bytes"], 1) for side in ("original", "compressed")]
+    return FinishedJob(seconds=seconds, original_bytes=sizes[0], artifact_bytes=sizes[1])

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WrapSerializer
 
 from app.artifacts.schemas import ArtifactRead
-from app.jobs.examples import JOB_CREATE_EXAMPLES, JOB_READ_EXAMPLE, JOB_SPEC_EXAMPLE
+from app.jobs.examples import (
+    ESTIMATE_EXAMPLE,
+    EVENT_EXAMPLE,
+    JOB_CREATE_EXAMPLES,
+    JOB_READ_EXAMPLE,
+    JOB_SPEC_EXAMPLE,
+)
 from app.jobs.states import JobState
 from app.problems import ProblemBody
 from workers.compression.specs.formats import ModelFormat
@@ -155,6 +161,8 @@ class JobRead(BaseModel):
 class EventRead(BaseModel):
     """One line of a job's story; ``sequence`` counts 1, 2, 3 … per job without gaps."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [EVENT_EXAMPLE]})
+
     id: str
     object: Literal["event"] = "event"
     type: str
@@ -213,6 +221,8 @@ class EstimateBasis(BaseModel):
 
 class Estimate(BaseModel):
     """What a job would take, from the model's own shape and from similar finished jobs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ESTIMATE_EXAMPLE]})
 
     object: Literal["estimate"] = "estimate"
     seconds: Band

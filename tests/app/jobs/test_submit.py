@@ -7,9 +7,9 @@ import pytest
 
 from app.config import Settings
 from app.db import Database
-from app.jobs.examples import JOB_CREATE_EXAMPLES, JOB_READ_EXAMPLE
+from app.jobs.examples import ESTIMATE_EXAMPLE, EVENT_EXAMPLE, JOB_CREATE_EXAMPLES, JOB_READ_EXAMPLE
 from app.jobs.records import JobRecord, OutboxRecord
-from app.jobs.schemas import JobCreate, JobRead
+from app.jobs.schemas import Estimate, EventRead, JobCreate, JobRead
 from tests import builders
 from tests.job_builders import succeed
 
@@ -37,6 +37,8 @@ def test_the_examples_of_the_documentation_validate() -> None:
     for example in JOB_CREATE_EXAMPLES:
         JobCreate.model_validate(example)
     JobRead.model_validate(JOB_READ_EXAMPLE)
+    EventRead.model_validate(EVENT_EXAMPLE)
+    Estimate.model_validate(ESTIMATE_EXAMPLE)
 
 
 async def test_a_job_is_accepted_with_its_location_and_everything_resolved(
