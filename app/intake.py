@@ -13,15 +13,13 @@ from app.artifacts.repository import reserve_blob
 from app.dependencies import Services
 from app.errors import InvalidRequest, InvalidSpec, Problem, UnsupportedMediaType
 from app.health.metrics import UPLOADED_BYTES
+from app.input_states import InputState
 from app.jobs import repository as jobs_repository
 from app.uploads import Upload
 from app.validation_pointers import field_errors
 from app.wakeups import next_wakeup
 from workers.compression.specs.errors import Code
 
-INSPECTING = "inspecting"
-READY = "ready"
-REJECTED = "rejected"
 POLL_SECONDS = 0.5
 
 
@@ -84,7 +82,7 @@ def parse_json(schema: type[F], body: bytes) -> F:
 
 def announce(response: Response, location: str, record: Inspected, *, is_new: bool) -> None:
     """Status and ``Location`` of the answer to an upload."""
-    if record.status == INSPECTING:
+    if record.status == InputState.INSPECTING:
         response.status_code = 202
     else:
         response.status_code = 201 if is_new else 200
@@ -107,7 +105,7 @@ async def await_verdict(services: Services, record: R, reread: Callable[[Session
         while True:
             found = await services.reading(reread)
             left = deadline - clock()
-            if found is None or found.status != INSPECTING or left <= 0:
+            if found is None or found.status != InputState.INSPECTING or left <= 0:
                 return found
             await next_wakeup(queue, min(left, POLL_SECONDS))
 
@@ -133,7 +131,7 @@ async def settle(
         Problem: It was rejected.
     """
     found = await await_verdict(services, record, lambda session: find(session, record.id))
-    if found is not None and found.status != REJECTED:
+    if found is not None and found.status != InputState.REJECTED:
         return found
     if found is None:
         # Another upload of the same bytes got the verdict first and cleared up.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from fastapi import Depends, Query, Request
@@ -80,9 +81,16 @@ def newest_first(statement: Select[Any], identifier: InstrumentedAttribute[str],
     return statement.order_by(identifier.desc()).limit(page.limit + 1)
 
 
-def narrowed(statement: Select[Any], record: Any, filters: Filters) -> Select[Any]:
-    """Applies the filters to a statement over a record that has ``status``, ``labels`` and ``created_at``."""
+def narrowed(statement: Select[Any], record: Any, filters: Filters, states: type[StrEnum]) -> Select[Any]:
+    """Applies the filters to a statement over a record that has ``status``, ``labels`` and ``created_at``.
+
+    Raises:
+        InvalidSpec: ``status`` is none of the ``states``.
+    """
     if filters.status is not None:
+        if filters.status not in set(states):
+            errors = [FieldError(pointer="/status", detail=f"It is one of {', '.join(states)}.")]
+            raise InvalidSpec("The request has fields that are not valid.", errors=errors)
         statement = statement.where(record.status == filters.status)
     if filters.created_after is not None:
         statement = statement.where(record.created_at > filters.created_after)

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.records import DatasetRecord
+from app.input_states import InputState
 from app.pagination import Filters, Page, narrowed, newest_first
 
 
@@ -24,7 +25,9 @@ def find(session: Session, dataset_id: str) -> DatasetRecord | None:
 def find_same(session: Session, project_id: str, sha256: str, fields: dict[str, Any]) -> DatasetRecord | None:
     """The project's dataset with these bytes, read the same way, that was not rejected."""
     statement = select(DatasetRecord).where(
-        DatasetRecord.project_id == project_id, DatasetRecord.sha256 == sha256, DatasetRecord.status != "rejected"
+        DatasetRecord.project_id == project_id,
+        DatasetRecord.sha256 == sha256,
+        DatasetRecord.status != InputState.REJECTED,
     )
     same_bytes = session.scalars(statement.order_by(DatasetRecord.id))
     return next((dataset for dataset in same_bytes if dataset.fields == fields), None)
@@ -32,5 +35,7 @@ def find_same(session: Session, project_id: str, sha256: str, fields: dict[str, 
 
 def list_page(session: Session, project_id: str, filters: Filters, page: Page) -> list[DatasetRecord]:
     """Datasets, one more than the page holds."""
-    statement = narrowed(select(DatasetRecord).where(DatasetRecord.project_id == project_id), DatasetRecord, filters)
+    statement = narrowed(
+        select(DatasetRecord).where(DatasetRecord.project_id == project_id), DatasetRecord, filters, InputState
+    )
     return list(session.scalars(newest_first(statement, DatasetRecord.id, page)))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints
 
 from app.fields import ShownName
+from app.input_states import InputState
 from app.jobs.schemas import Labels
 from app.problems import ProblemBody
 from workers.compression.specs.formats import DatasetFormat, Task
@@ -58,7 +59,7 @@ class DatasetRead(BaseModel):
 
     id: str = Field(examples=["dst_01KAT6W9B2C4D6E8F0G2H4J6K8"])
     object: Literal["dataset"] = "dataset"
-    status: Literal["inspecting", "ready", "rejected"]
+    status: InputState
     error: ProblemBody | None
     name: str
     format: DatasetFormat | None

@@ -10,6 +10,7 @@ from app.datasets.records import DatasetRecord
 from app.datasets.schemas import DatasetForm, DatasetPatch
 from app.dependencies import Services
 from app.errors import InUse, NotFound, failure_body
+from app.input_states import InputState
 from app.jobs import repository as jobs_repository
 from app.jobs.records import JobRecord
 from app.jobs.service import submit_inspection
@@ -51,7 +52,7 @@ def _add(session: Session, dataset: DatasetRecord) -> tuple[DatasetRecord, bool]
     if same is not None:
         return same, False
     hold_blob(session, dataset.sha256, dataset.size_bytes)
-    dataset.status = intake.INSPECTING
+    dataset.status = InputState.INSPECTING
     session.add(dataset)
     session.flush()
     dataset.inspection_job_id = submit_inspection(session, "inspect_dataset", dataset.project_id, dataset.id).id
@@ -84,11 +85,11 @@ def finish_inspection(
     if dataset is None:
         return
     if isinstance(inspection, DatasetInspection):
-        dataset.status = intake.READY
+        dataset.status = InputState.READY
         dataset.format = inspection.format.value
         dataset.inspection = inspection.model_dump(mode="json")
     elif failure is not None:
-        dataset.status = intake.REJECTED
+        dataset.status = InputState.REJECTED
         dataset.error = failure_body(failure)
     session.flush()
 
@@ -121,7 +122,7 @@ def delete(session: Session, project_id: str, dataset_id: str) -> None:
         InUse: A job that has not ended uses it, or its inspection has not.
     """
     dataset = get(session, project_id, dataset_id)
-    if dataset.status == intake.INSPECTING or jobs_repository.input_in_use(session, dataset.id):
+    if dataset.status == InputState.INSPECTING or jobs_repository.input_in_use(session, dataset.id):
         raise InUse(f"A job that has not ended uses {dataset.id}.")
     _forget(session, dataset)
 

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifacts.records import ArtifactRecord
+from app.input_states import InputState
 from app.jobs.records import JobRecord
 from app.models.records import ModelRecord
 from app.pagination import Filters, Page, narrowed, newest_first
@@ -24,14 +25,16 @@ def find(session: Session, model_id: str) -> ModelRecord | None:
 def find_same(session: Session, project_id: str, sha256: str) -> ModelRecord | None:
     """The project's model with these bytes that was not rejected."""
     statement = select(ModelRecord).where(
-        ModelRecord.project_id == project_id, ModelRecord.sha256 == sha256, ModelRecord.status != "rejected"
+        ModelRecord.project_id == project_id, ModelRecord.sha256 == sha256, ModelRecord.status != InputState.REJECTED
     )
     return session.scalar(statement.order_by(ModelRecord.id).limit(1))
 
 
 def list_page(session: Session, project_id: str, filters: Filters, page: Page) -> list[ModelRecord]:
     """Models, one more than the page holds."""
-    statement = narrowed(select(ModelRecord).where(ModelRecord.project_id == project_id), ModelRecord, filters)
+    statement = narrowed(
+        select(ModelRecord).where(ModelRecord.project_id == project_id), ModelRecord, filters, InputState
+    )
     return list(session.scalars(newest_first(statement, ModelRecord.id, page)))
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints
 
 from app.fields import ShownName
+from app.input_states import InputState
 from app.jobs.schemas import Labels
 from app.problems import ProblemBody
 from workers.compression.specs.formats import Family, ModelFormat
@@ -50,7 +51,7 @@ class ModelRead(BaseModel):
 
     id: str = Field(examples=[MODEL_EXAMPLE])
     object: Literal["model"] = "model"
-    status: Literal["inspecting", "ready", "rejected"]
+    status: InputState
     error: ProblemBody | None
     name: str
     format: ModelFormat | None = Field(description="How it is stored.")

@@ -8,6 +8,7 @@ from app.artifacts import service as artifacts_service
 from app.artifacts.repository import hold_blob, release_blob
 from app.dependencies import Services
 from app.errors import InUse, InvalidSpec, NotFound, failure_body
+from app.input_states import InputState
 from app.jobs import repository as jobs_repository
 from app.jobs.records import JobRecord
 from app.jobs.service import submit_inspection
@@ -77,7 +78,7 @@ def _add(session: Session, model: ModelRecord) -> tuple[ModelRecord, bool]:
     if same is not None:
         return same, False
     hold_blob(session, model.sha256, model.size_bytes)
-    model.status = intake.INSPECTING
+    model.status = InputState.INSPECTING
     session.add(model)
     session.flush()
     model.inspection_job_id = submit_inspection(session, "inspect_model", model.project_id, model.id).id
@@ -112,7 +113,7 @@ def finish_inspection(
     if isinstance(inspection, ModelInspection):
         _accept(session, model, inspection, clean)
     elif failure is not None:
-        model.status = intake.REJECTED
+        model.status = InputState.REJECTED
         model.error = failure_body(failure)
     session.flush()
 
@@ -123,7 +124,7 @@ def _accept(session: Session, model: ModelRecord, inspection: ModelInspection, c
         model.clean_sha256 = clean[0]
     else:
         model.clean_sha256 = model.sha256
-    model.status = intake.READY
+    model.status = InputState.READY
     model.format = inspection.format.value
     model.family = inspection.family.value
     model.inspection = inspection.model_dump(mode="json")
@@ -157,7 +158,7 @@ def delete(session: Session, project_id: str, model_id: str) -> None:
         InUse: A job that has not ended uses it, or its inspection has not.
     """
     model = get(session, project_id, model_id)
-    if model.status == intake.INSPECTING or jobs_repository.input_in_use(session, model.id):
+    if model.status == InputState.INSPECTING or jobs_repository.input_in_use(session, model.id):
         raise InUse(f"A job that has not ended uses {model.id}.")
     _forget(session, model)
 

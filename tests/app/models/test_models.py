@@ -241,3 +241,4 @@ async def test_lists_are_newest_first_and_filtered(client: httpx.AsyncClient, da
     assert (await client.get("/v1/models", params={"created_after": "2100-01-01T00:00:00Z"})).json()["data"] == []
     assert len((await client.get("/v1/models", params={"created_before": "2100-01-01T00:00:00Z"})).json()["data"]) == 5
     assert (await client.get("/v1/models", params={"limit": 1000})).status_code == 422
+    assert (await client.get("/v1/models", params={"status": "sleeping"})).status_code == 422
