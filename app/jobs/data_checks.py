@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.datasets.records import DatasetRecord
+from app.input_states import InputState
 from app.jobs.schemas import JobCreate, Role, Split
 from app.jobs.splitting import needs_calibration
 from app.models.records import ModelRecord
@@ -39,10 +40,10 @@ def check_datasets(
     request: JobCreate, split: Split, model: ModelRecord, datasets: Mapping[Role, DatasetRecord]
 ) -> None:
     """Refuses datasets that the model cannot be fed with, as far as both have been inspected by now."""
-    by_id = {dataset.id: (role, dataset) for role, dataset in datasets.items() if dataset.status == "ready"}
+    by_id = {dataset.id: (role, dataset) for role, dataset in datasets.items() if dataset.status == InputState.READY}
     for role, dataset in by_id.values():
         pointer = f"/data/{role}"
-        if model.status == "ready":
+        if model.status == InputState.READY:
             _check_fit(model, dataset, pointer)
         _check_rows(dataset, split, pointer)
     judged = split.roles.get("evaluation")

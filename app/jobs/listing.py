@@ -8,7 +8,6 @@ from app.artifacts.views import artifact_read
 from app.errors import InvalidSpec
 from app.jobs import repository, service, views
 from app.jobs.schemas import EventRead, JobRead
-from app.jobs.states import JobState
 from app.pagination import Filters, ListPage, Page, list_page, split_page
 from app.validation_pointers import FieldError
 from workers.compression.specs.metrics import Layer
@@ -16,16 +15,7 @@ from workers.compression.specs.metrics import Layer
 
 def jobs(session: Session, project_id: str, filters: Filters, model: str | None, page: Page) -> ListPage[JobRead]:
     """The project's jobs, newest first."""
-    if filters.status is not None and filters.status not in set(JobState):
-        raise _invalid("/status", f"`status` has to be one of {', '.join(JobState)}.")
-    wanted = repository.JobFilters(
-        status=filters.status,
-        model=model,
-        labels=filters.labels,
-        created_after=filters.created_after,
-        created_before=filters.created_before,
-    )
-    rows, has_more = split_page(repository.list_page(session, project_id, wanted, page), page)
+    rows, has_more = split_page(repository.list_page(session, project_id, filters, model, page), page)
     return list_page(views.jobs_read(session, rows), has_more=has_more)
 
 
@@ -71,7 +61,7 @@ def artifacts(session: Session, project_id: str, job_id: str, page: Page) -> Lis
 def _sequence_of(session: Session, job_id: str, event_id: str) -> int:
     sequence = repository.sequence_of(session, job_id, event_id)
     if sequence is None:
-        raise _invalid("/after", f"Job {job_id} has no event {event_id}.")
+        raise _invalid_after(f"Job {job_id} has no event {event_id}.")
     return sequence
 
 
@@ -79,9 +69,9 @@ def _position(after: str | None) -> int:
     if after is None:
         return 0
     if not after.isdecimal() or len(after) > 9:
-        raise _invalid("/after", "`after` has to be the `next` of the page before.")
+        raise _invalid_after("`after` has to be the `next` of the page before.")
     return int(after)
 
 
-def _invalid(pointer: str, detail: str) -> InvalidSpec:
-    return InvalidSpec(detail, errors=[FieldError(pointer=pointer, detail=detail)])
+def _invalid_after(detail: str) -> InvalidSpec:
+    return InvalidSpec(detail, errors=[FieldError(pointer="/after", detail=detail)])

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from app.datasets import repository as datasets_repository
 from app.datasets.records import DatasetRecord
+from app.input_states import InputState
 from app.jobs import data_checks, recipe_checks
 from app.jobs.schemas import JobCreate, JobSpec, Role
 from app.jobs.splitting import split_roles
@@ -25,7 +26,7 @@ class Inputs:
     def waiting_for(self) -> tuple[str, ...]:
         """Ids of those still being inspected."""
         inputs: list[ModelRecord | DatasetRecord] = [self.model, *self.datasets.values()]
-        return tuple(dict.fromkeys(found.id for found in inputs if found.status == "inspecting"))
+        return tuple(dict.fromkeys(found.id for found in inputs if found.status == InputState.INSPECTING))
 
     def ids(self) -> tuple[str, ...]:
         """Every input once."""
@@ -53,7 +54,7 @@ def resolve(session: Session, project_id: str, request: JobCreate, *, check_orde
     if check_order:
         recipe_checks.check_order(request.recipe)
     data_checks.check_data_is_given(request)
-    if inputs.model.status == "ready":
+    if inputs.model.status == InputState.READY:
         request = _resolve_for_model(request, inputs.model)
     split = split_roles(request)
     data_checks.check_datasets(request, split, inputs.model, inputs.datasets)
@@ -65,7 +66,7 @@ def find_inputs(session: Session, project_id: str, request: JobCreate) -> Inputs
     model = models_repository.get(session, project_id, request.model)
     if model is None:
         raise InvalidSpec(f"There is no such model: {request.model}.", reason="no_such_model", pointer="/model")
-    if model.status == "rejected":
+    if model.status == InputState.REJECTED:
         raise InvalidSpec(f"Model {model.id} was rejected.", reason="model_rejected", pointer="/model")
     found: dict[str, DatasetRecord] = {}
     datasets: dict[Role, DatasetRecord] = {}
@@ -81,7 +82,7 @@ def _find_dataset(session: Session, project_id: str, role: Role, dataset_id: str
     dataset = datasets_repository.get(session, project_id, dataset_id)
     if dataset is None:
         raise InvalidSpec(f"There is no such dataset: {dataset_id}.", reason="no_such_dataset", pointer=pointer)
-    if dataset.status == "rejected":
+    if dataset.status == InputState.REJECTED:
         raise InvalidSpec(f"Dataset {dataset.id} was rejected.", reason="dataset_rejected", pointer=pointer)
     return dataset
 

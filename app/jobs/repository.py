@@ -1,10 +1,8 @@
 """Jobs in the database. Every change of state is one compare-and-set statement, followed by its event."""
 
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.broker import Broker
@@ -12,35 +10,13 @@ from app.db import after_commit, utc_now
 from app.jobs import outbox
 from app.jobs.records import EventRecord, JobInputRecord, JobRecord
 from app.jobs.states import TERMINAL, TRANSITIONS, JobState, sources_of
+from app.pagination import Filters, Page, narrowed, newest_first
 
 COMPRESS = "compress"
 
 
 class LeaseLost(Exception):
     """The job belongs to someone else by now, or has ended: the writer has to drop what it holds."""
-
-
-class Window(Protocol):
-    """A slice of a list: at most ``limit`` rows older than ``after``."""
-
-    @property
-    def limit(self) -> int:
-        """How many rows."""
-
-    @property
-    def after(self) -> str | None:
-        """Id of the last row of the slice before."""
-
-
-@dataclass(frozen=True)
-class JobFilters:
-    """What ``GET /v1/jobs`` can be narrowed by."""
-
-    status: str | None = None
-    model: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    created_after: datetime | None = None
-    created_before: datetime | None = None
 
 
 def create(session: Session, job: JobRecord, inputs: tuple[str, ...] = ()) -> None:
@@ -67,27 +43,13 @@ def find(session: Session, job_id: str) -> JobRecord | None:
     return session.get(JobRecord, job_id, populate_existing=True)
 
 
-def list_page(session: Session, project_id: str, filters: JobFilters, page: Window) -> list[JobRecord]:
+def list_page(session: Session, project_id: str, filters: Filters, model: str | None, page: Page) -> list[JobRecord]:
     """Newest first; one row more than ``page.limit`` if there are more."""
     jobs = select(JobRecord).where(JobRecord.project_id == project_id, JobRecord.kind == COMPRESS)
-    if page.after is not None:
-        jobs = jobs.where(JobRecord.id < page.after)
-    jobs = _narrow(jobs, filters).order_by(JobRecord.id.desc()).limit(page.limit + 1)
-    return list(session.scalars(jobs))
-
-
-def _narrow(jobs: Select[JobRecord], filters: JobFilters) -> Select[JobRecord]:
-    if filters.status is not None:
-        jobs = jobs.where(JobRecord.status == filters.status)
-    if filters.model is not None:
-        jobs = jobs.where(JobRecord.model_id == filters.model)
-    for key, value in filters.labels.items():
-        jobs = jobs.where(JobRecord.labels[key].as_string() == value)
-    if filters.created_after is not None:
-        jobs = jobs.where(JobRecord.created_at > filters.created_after)
-    if filters.created_before is not None:
-        jobs = jobs.where(JobRecord.created_at < filters.created_before)
-    return jobs
+    if model is not None:
+        jobs = jobs.where(JobRecord.model_id == model)
+    jobs = narrowed(jobs, JobRecord, filters, JobState)
+    return list(session.scalars(newest_first(jobs, JobRecord.id, page)))
 
 
 def count_queued(session: Session, project_id: str) -> int:

@@ -2,6 +2,7 @@
 
 from sqlalchemy.orm import Session
 
+from app.input_states import InputState
 from app.jobs import planning, recipe_checks
 from app.jobs.schemas import JobCreate, JobSpec, Plan, PlannedStep
 from workers.compression.specs.formats import RUNNABLE_FORMATS, ModelFormat
@@ -38,7 +39,7 @@ def _steps(spec: JobSpec) -> list[PlannedStep]:
 
 def _warnings(resolved: planning.Resolved) -> list[str]:
     model = resolved.inputs.model
-    if model.status == "ready" and ModelFormat(str(model.format)) not in RUNNABLE_FORMATS:
+    if model.status == InputState.READY and ModelFormat(str(model.format)) not in RUNNABLE_FORMATS:
         return [f"A {model.format} model cannot be run: only its stored bytes are compared, not its answers."]
     if not resolved.spec.data.by_role():
         return ["No data was given: quality is judged by fidelity on synthetic inputs."]

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, NotFound
+from app.input_states import InputState
 from app.jobs.recipe_checks import why_not
 from app.models import repository as models_repository
 from app.models.records import ModelRecord
@@ -26,7 +27,7 @@ def catalogue_for(
     model = models_repository.get(session, project_id, model_id)
     if model is None:
         raise NotFound(f"There is no model {model_id}.")
-    if model.status == "inspecting":
+    if model.status == InputState.INSPECTING:
         raise Conflict(f"Model {model_id} is still being inspected.", reason="model_inspecting")
     return [_entry(step, rows) | _verdict(step, model) for step, rows in _offered(evidence)]
 
@@ -55,5 +56,5 @@ def _entry(step: type[Step], evidence: list[Evidence]) -> dict[str, Any]:
 
 
 def _verdict(step: type[Step], model: ModelRecord) -> dict[str, Any]:
-    reason = why_not(step, model) if model.status == "ready" else f"Model {model.id} was rejected."
+    reason = why_not(step, model) if model.status == InputState.READY else f"Model {model.id} was rejected."
     return {"applies": reason is None, "why_not": reason}
