@@ -44,3 +44,5 @@ def configure(log_format: str) -> None:
     if not any(isinstance(existing, logging.StreamHandler) for existing in root.handlers):
         root.addHandler(handler)
         root.setLevel(logging.INFO)
+    # Every look at the schema's version would be announced in two lines.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)

@@ -1,5 +1,6 @@
 """Migrations as functions; they find their scripts from an installed package too."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from alembic import command
@@ -27,9 +28,13 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
 def is_current(database: Database) -> bool:
     """Whether every migration that this version knows has been run."""
-    heads = set(ScriptDirectory(FOLDER).get_heads())
     with database.engine.connect() as connection:
-        return set(MigrationContext.configure(connection).get_current_heads()) == heads
+        return frozenset(MigrationContext.configure(connection).get_current_heads()) == _heads()
+
+
+@lru_cache
+def _heads() -> frozenset[str]:
+    return frozenset(ScriptDirectory(FOLDER).get_heads())
 
 
 def _literal(value: str) -> str:

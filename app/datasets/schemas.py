@@ -1,7 +1,7 @@
 """Datasets as they are uploaded and shown."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints
 
@@ -12,6 +12,28 @@ from app.problems import ProblemBody
 from workers.compression.specs.formats import DatasetFormat, Task
 from workers.compression.specs.job import DatasetFields, Preprocessing
 from workers.compression.specs.messages import Port
+
+DATASET_READ_EXAMPLE: dict[str, Any] = {
+    "id": "dst_01KAT6W9B2C4D6E8F0G2H4J6K8",
+    "object": "dataset",
+    "status": "ready",
+    "error": None,
+    "name": "digits test split",
+    "format": "npz",
+    "sha256": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+    "size_bytes": 460_000,
+    "rows": 1797,
+    "task": "classification",
+    "fields": {
+        "features": [{"name": "input", "shape": [1797, 64], "dtype": "float32"}],
+        "target": {"name": "target", "shape": [1797], "dtype": "int64"},
+    },
+    "classes": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+    "preprocessing": {},
+    "labels": {},
+    "warnings": [],
+    "created_at": "2026-11-24T09:30:00Z",
+}
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -56,6 +78,8 @@ class Fields(BaseModel):
 
 class DatasetRead(BaseModel):
     """A dataset."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [DATASET_READ_EXAMPLE]})
 
     id: str = Field(examples=["dst_01KAT6W9B2C4D6E8F0G2H4J6K8"])
     object: Literal["dataset"] = "dataset"

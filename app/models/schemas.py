@@ -1,7 +1,7 @@
 """Models as they are uploaded and shown."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints
 
@@ -13,6 +13,25 @@ from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
 
 MODEL_EXAMPLE = "mdl_01KAT6W4ZD0Q9V3H8M2N5R7T1X"
+
+MODEL_READ_EXAMPLE: dict[str, Any] = {
+    "id": MODEL_EXAMPLE,
+    "object": "model",
+    "status": "ready",
+    "error": None,
+    "name": "digits",
+    "format": "onnx",
+    "family": "neural_network",
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "size_bytes": 19_240,
+    "parameters": 4810,
+    "inputs": [{"name": "input", "shape": ["batch", 64], "dtype": "float32"}],
+    "outputs": [{"name": "logits", "shape": ["batch", 10], "dtype": "float32"}],
+    "labels": {"team": "search"},
+    "license": "Apache-2.0",
+    "warnings": [],
+    "created_at": "2026-11-24T09:30:00Z",
+}
 
 License = Annotated[str, StringConstraints(max_length=200)]
 
@@ -48,6 +67,8 @@ class ModelPatch(BaseModel):
 
 class ModelRead(BaseModel):
     """A model."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [MODEL_READ_EXAMPLE]})
 
     id: str = Field(examples=[MODEL_EXAMPLE])
     object: Literal["model"] = "model"

@@ -7,7 +7,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.datasets.schemas import DATASET_READ_EXAMPLE, DatasetRead
 from app.db import Database
+from app.models.schemas import MODEL_READ_EXAMPLE, ModelRead
 from app.problems import STATUS_BY_CODE
 from app.validation_pointers import field_errors, json_pointer
 from tests.builders import add_model, add_project
@@ -118,3 +120,8 @@ async def test_the_document_describes_errors_examples_and_keys(client: httpx.Asy
                 assert any(p.get("name") == "Idempotency-Key" for p in operation["parameters"])
     assert "HTTPValidationError" not in json.dumps(document)
     assert "multipart/form-data" in document["paths"]["/v1/models"]["post"]["requestBody"]["content"]
+
+
+def test_the_examples_of_the_document_are_valid() -> None:
+    assert ModelRead.model_validate(MODEL_READ_EXAMPLE).status == "ready"
+    assert DatasetRead.model_validate(DATASET_READ_EXAMPLE).rows == 1797
