@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     @property
     def blob_url(self) -> str:
         """The blob store URL in force."""
-        return self.storage_url or f"file://{self.data_dir.absolute() / 'blobs'}"
+        return self.storage_url or (self.data_dir.absolute() / "blobs").as_uri()
 
     @property
     def scratch_dir(self) -> Path:

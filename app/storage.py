@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import from_url
+from obstore.store import LocalStore, from_url
 
 from workers.compression.specs.errors import EngineError, StorageUnavailable
 
@@ -42,7 +42,7 @@ class Storage:
         self._cache_dir = cache_dir
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._store: Any = from_url(url)
+            self._store: Any = LocalStore(self._folder)
         else:
             self._store = from_url(url, **_store_options(options or {}))
 

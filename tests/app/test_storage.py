@@ -32,7 +32,7 @@ def s3_endpoint() -> Iterator[str]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     cache = tmp_path / "cache"
     if request.param == "folder":
-        return Storage(f"file://{tmp_path}/blobs", {}, cache)
+        return Storage((tmp_path / "a b%20c#d" / "blobs").as_uri(), {}, cache)
     options = {
         "endpoint": request.getfixturevalue("s3_endpoint"),
         "access_key_id": "test",
