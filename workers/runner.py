@@ -94,8 +94,7 @@ def _limits(workplace: Workplace, job: JobRecord) -> Limits:
 def _conclude(session: Session, job: JobRecord, lease: Lease, conclusion: Conclusion) -> None:
     # The first write is fenced and locks the job's row: if it is lost, nothing after it comes to be.
     lease.write_story(session)
-    repository.note(session, job.id, job.token, log=lease.story.log)
-    ended = leases.finish(session, job.id, job.token, conclusion.state, **conclusion.changes)
+    ended = leases.finish(session, job.id, job.token, conclusion.state, log=lease.story.log, **conclusion.changes)
     conclusion.write(session, ended)
 
 

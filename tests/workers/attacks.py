@@ -155,7 +155,8 @@ def libraries() -> str:
     import onnxruntime
     import torch
 
-    return str(float(torch.ones(64, 64).matmul(torch.ones(64, 64)).sum() + np.ones(3).sum())) + onnxruntime.__name__
+    product = torch.ones(64, 64).matmul(torch.ones(64, 64)).sum() + np.ones(3).sum()
+    return f"{onnxruntime.__name__} {float(product)}"
 
 
 def main() -> None:

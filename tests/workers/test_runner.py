@@ -230,6 +230,16 @@ def test_a_worker_whose_lease_was_taken_kills_its_child_and_changes_nothing(
     assert told(workplace.database, job) == ["created", "queued", "started", "requeued", "started", "succeeded"]
 
 
+def test_a_database_that_hangs_cannot_keep_a_child_beyond_its_lease(
+    workplace: Workplace, submit: Submitter, running: Callable[[JobRecord], threading.Thread]
+) -> None:
+    thread = running(submit.compression({"compress": "hang"}))
+    with workplace.database.transaction() as session:
+        session.execute(select(1))  # Holds SQLite's only write lock: no heartbeat gets through.
+        thread.join(timeout=workplace.settings.lease_seconds + 2.0)
+        assert not thread.is_alive()
+
+
 def test_a_renewed_lease_outlives_its_first_length(workplace: Workplace, submit: Submitter) -> None:
     brief = with_settings(workplace, lease_seconds=1.0, heartbeat_seconds=0.2)
     job = run(brief, submit.compression({"compress": "hang"}, timeout_seconds=3.0))
