@@ -132,12 +132,12 @@ def _compress(client: Client, subject: Subject, output: Path) -> Iterator[Made]:
         if job.status != "succeeded":
             error = job.error or {}
             fail(f"{job.id} {job.status}: {error.get('code')}: {error.get('detail')}", hint=error.get("hint"))
-        title = f"{subject.title} {step['technique']}.{step['method']}"
+        title = f"{subject.title}\n{step['technique']}.{step['method']}"
         yield _collect(client, subject, title, job, output)
 
 
 def _collect(client: Client, subject: Subject, title: str, job: Job, output: Path) -> Made:
-    stem = title.replace(" ", "-")
+    stem = title.replace("\n", "-")
     model = next(artifact for artifact in client.jobs.artifacts(job.id) if artifact.kind == "model")
     artifact = client.artifacts.download(model.id, output / f"{stem}{Path(model.name).suffix}")
     report = output / f"{stem}.html"
@@ -149,7 +149,7 @@ def _prove(made: Made) -> None:
     """The claim that counts: the file works without Pressroom."""
     figures = json.loads(_run("pressroom.demo.proof", made.artifact, made.subject.data))
     out.print(
-        f"\n[bold]{escape(made.title)}[/]: onnxruntime {figures['onnxruntime']} alone gets accuracy "
+        f"\n[bold]{escape(made.artifact.stem)}[/]: onnxruntime {figures['onnxruntime']} alone gets accuracy "
         f"{figures['accuracy']:.4f} on all rows\n  artifact {escape(str(made.artifact))}"
         f"\n  report   {escape(str(made.report))}",
         soft_wrap=True,

@@ -65,9 +65,9 @@ def print_json(value: Any) -> None:
 
 
 def human_bytes(count: float) -> str:
-    """1234567 as ``1.23 MB``; powers of 1000, as disks and downloads are counted."""
+    """1234567 as ``1.23 MB``: three digits, powers of 1000, as disks and downloads are counted."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.2f} TB"
+    return f"{count:.3g} TB"

@@ -41,8 +41,12 @@ def redis_socket(data_dir: Path) -> Path:
     socket = data_dir.absolute() / "redis.sock"
     if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH:
         return socket
-    name = hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:16]
-    return _private_folder(Path(tempfile.gettempdir()) / f"pressroom-{os.getuid()}-{name}") / "redis.sock"
+    name = f"pressroom-{os.getuid()}-{hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:16]}"
+    for folder in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - checked to be private below
+        socket = Path(folder) / name / "redis.sock"
+        if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH:
+            break
+    return _private_folder(socket.parent) / socket.name
 
 
 def _private_folder(folder: Path) -> Path:

@@ -13,16 +13,14 @@ Figures = Mapping[str, Any]
 
 
 def before_after(jobs: Sequence[tuple[str, Figures]]) -> Table:
-    """One row per job: quality, size and latency of original and compressed.
+    """One row per job: quality, size and latency of original and compressed; fits 80 columns.
 
     Args:
         jobs: A title and the job's ``metrics`` each.
     """
-    table = Table(title="before → after", title_justify="left")
-    table.add_column("job", overflow="fold")
-    table.add_column("quality")
-    for heading in ("size", "ratio", "latency, batch 1", "speed-up"):
-        table.add_column(heading, justify="right")
+    table = Table(title="before → after", title_justify="left", show_lines=True)
+    for heading in ("job", "quality", "size", "latency, batch 1"):
+        table.add_column(heading, overflow="fold")
     for title, metrics in jobs:
         table.add_row(escape(title), *_row(metrics))
     return table
@@ -31,12 +29,11 @@ def before_after(jobs: Sequence[tuple[str, Figures]]) -> Table:
 def _row(metrics: Figures) -> tuple[str, ...]:
     original, compressed = metrics.get("original", {}), metrics.get("compressed", {})
     ratios = metrics.get("ratios", {})
+    before, after = (human_bytes(side.get("size_bytes", 0)) for side in (original, compressed))
     return (
         quality(original, compressed),
-        f"{human_bytes(original.get('size_bytes', 0))} → {human_bytes(compressed.get('size_bytes', 0))}",
-        _times(ratios.get("size")),
-        f"{_milliseconds(original)} → {_milliseconds(compressed)}",
-        speed_up(ratios),
+        f"{before} → {after}\n{ratios.get('size', 1.0):.2f}× smaller",
+        f"{_milliseconds(original)} → {_milliseconds(compressed)} ms\n{speed_up(ratios)}",
     )
 
 
@@ -44,28 +41,27 @@ def quality(original: Figures, compressed: Figures) -> str:
     """The task's own metric on both sides where there are labels, else how close the outputs stayed."""
     for metric in QUALITY_METRICS:
         if original.get(metric) is not None and compressed.get(metric) is not None:
-            return f"{metric} {original[metric]:.4f} → {compressed[metric]:.4f}"
+            return f"{metric}\n{original[metric]:.4f} → {compressed[metric]:.4f}"
     fidelity = compressed.get("fidelity") or {}
     agreement = fidelity.get("top1_agreement")
     if agreement is not None:
-        return f"top-1 agreement {agreement:.4f}, cosine {fidelity['cosine']:.4f}"
+        return f"top-1 agreement {agreement:.4f}\ncosine {fidelity['cosine']:.4f}"
     return f"cosine {fidelity['cosine']:.4f}" if "cosine" in fidelity else "–"
 
 
 def speed_up(ratios: Figures) -> str:
-    """The latency ratio at batch size 1, or at the smallest measured; says so where chance alone explains it."""
+    """The latency ratio at the smallest measured batch size; says so where chance alone explains it."""
     ratio = ratios.get("latency")
-    interval = next(iter((ratios.get("latency_intervals") or {}).values()), None)
-    if ratio is not None and interval and interval["low"] <= 1.0 <= interval["high"]:
-        return f"{_times(ratio)} (no difference)"
-    return _times(ratio)
+    if ratio is None:
+        return "not measured"
+    intervals = ratios.get("latency_intervals") or {}
+    interval = intervals.get(min(intervals, key=int, default=None))
+    if interval and interval["low"] <= 1.0 <= interval["high"]:
+        return "no difference"
+    return f"{ratio:.2f}× as fast"
 
 
 def _milliseconds(figures: Figures) -> str:
     latency = figures.get("latency_ms") or {}
     smallest = min(latency, key=int, default=None)
-    return "–" if smallest is None else f"{latency[smallest]['p50']:.3f} ms"
-
-
-def _times(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.2f}×"
+    return "–" if smallest is None else f"{latency[smallest]['p50']:.3g}"

@@ -37,7 +37,7 @@ TYPES = {
     ".yaml": "yaml",
     ".zip": "zip",
 }
-FILES_PER_TYPE = 24
+FILES_PER_TYPE = 16
 SMALLEST_FILE = 64
 Tokens = npt.NDArray[np.int32]
 

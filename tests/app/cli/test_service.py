@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,22 @@ from app.cli.service import LONGEST_SOCKET_PATH, environment, redis_server, redi
 from app.config import Settings
 
 
-def test_the_socket_lies_in_the_data_folder(tmp_path: Path) -> None:
-    assert redis_socket(tmp_path) == tmp_path / "redis.sock"
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """The names of pytest's own folders are nearly as long as a socket's may be."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_the_socket_lies_in_the_data_folder(short_folder: Path) -> None:
+    assert redis_socket(short_folder) == short_folder / "redis.sock"
 
 
 def test_a_path_too_long_for_a_socket_is_replaced_by_a_private_short_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    data_dir = tmp_path / ("x" * 60) / ("y" * 60)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
+    data_dir = short_folder / ("x" * 60) / ("y" * 60)
     socket = redis_socket(data_dir)
     assert len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH
     assert socket == redis_socket(data_dir)
@@ -27,10 +35,10 @@ def test_a_path_too_long_for_a_socket_is_replaced_by_a_private_short_one(
 
 
 def test_a_folder_that_others_can_enter_is_not_used_for_the_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    data_dir = tmp_path / ("x" * 120)
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
+    data_dir = short_folder / ("x" * 120)
     redis_socket(data_dir).parent.chmod(0o777)
     with pytest.raises(PermissionError):
         redis_socket(data_dir)
