@@ -3,6 +3,7 @@
 import torch
 from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
+from torch._export.verifier import SpecViolationError
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
@@ -11,7 +12,7 @@ from workers.compression.specs.errors import InvalidModel
 
 _BUILD_ERRORS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
-    NotImplementedError, SyntaxError, RecursionError,
+    NotImplementedError, SyntaxError, RecursionError, SpecViolationError,
 )  # fmt: skip
 
 

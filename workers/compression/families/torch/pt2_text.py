@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+import torch
+from torch._ops import OpOverload
+
 from workers.compression.families.torch.pt2_expressions import check_expression
 from workers.compression.specs.containers.json_limits import parse_json
 from workers.compression.specs.errors import InvalidModel, UnsafeModel
@@ -17,7 +20,7 @@ IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w{0,500}", re.ASCII)
 DOTTED_NAME: Final = re.compile(r"[A-Za-z_0-9][\w.\-]{0,500}", re.ASCII)
 _WORDS: Final = re.compile(r"[\w ,.>\-]{0,200}", re.ASCII)
 _VERSION: Final = re.compile(r"[\w.+<>= \-]{0,60}", re.ASCII)
-_ATEN: Final = re.compile(r"torch\.ops\.aten\.([a-z_]\w*)\.[A-Za-z_]\w*", re.ASCII)
+_ATEN: Final = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)
 _REFUSED_OPERATORS: Final = frozenset(
     {"from_file", "save", "set_data", "set_", "set", "resize_", "resize", "resize_as_", "warn", "_print", "data"}
 )
@@ -49,14 +52,20 @@ def _by_pattern(pattern: re.Pattern[str]) -> Callable[[str], None]:
 def check_operator(target: str) -> None:
     """Raises ``UnsafeModel`` unless ``target`` is an aten operator without files, or plain arithmetic."""
     found = _ATEN.fullmatch(target)
-    if found and found.group(1) not in _REFUSED_OPERATORS and "unsafe_tensor" not in found.group(1):
-        return
-    if target not in _PLAIN_FUNCTIONS:
+    allowed = _is_operator(*found.groups()) if found else target in _PLAIN_FUNCTIONS
+    if not allowed:
         raise UnsafeModel(
             f"The program calls {target[:200]!r}, which is no operator of torch's own aten library.",
             reason="pt2_operator",
             hint="Export with exported_program.run_decompositions(), without custom operators.",
         )
+
+
+def _is_operator(name: str, overload: str) -> bool:
+    """Whether torch knows the operator; anything else found by these names would be some attribute of its wrappers."""
+    if name in _REFUSED_OPERATORS or "unsafe_tensor" in name:
+        return False
+    return isinstance(getattr(getattr(torch.ops.aten, name, None), overload, None), OpOverload)
 
 
 def check_tree(text: str) -> None:

@@ -14,7 +14,11 @@ from workers.compression.families.torch.transformers_config import build_module
 from workers.compression.specs.errors import InvalidModel
 
 _REASON: Final = "hf_weights"
-_OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_OLD_NAMES: Final = {
+    "LayerNorm.gamma": "LayerNorm.weight",
+    "LayerNorm.beta": "LayerNorm.bias",
+    "embed_out.weight": "lm_head.weight",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,11 @@ def load_module(
     expected = module.state_dict().keys()
     state = {name: _computed(tensor, config.dtype) for name, tensor in renamed.items() if name in expected}
     state |= {name: weight.expanded() for name, weight in integers.items() if name in expected}
-    module.load_state_dict(state, strict=False, assign=True)
+    # Files name only one of several tied tensors; strict, so that none can stay as memory happened to be.
+    for group in _tied_groups(skeleton):
+        given = next((state[name] for name in group if name in state), None)
+        state.update({name: given for name in group if given is not None and name in expected})
+    module.load_state_dict(state, strict=True, assign=True)
     module.tie_weights()
     module.eval().requires_grad_(requires_grad=False)
     unused = sorted(shapes.keys() - expected)
@@ -112,7 +120,12 @@ def _check_complete(skeleton: Any, shapes: Mapping[str, tuple[int, ...]]) -> dic
 
 def _missing(skeleton: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Names without a tensor, unless they are tied to one that has."""
+    return [group[0] for group in _tied_groups(skeleton) if not any(name in shapes for name in group)]
+
+
+def _tied_groups(skeleton: Any) -> list[list[str]]:
+    """Names of the state, those of one tensor together."""
     by_identity: dict[int, list[str]] = {}
     for name, tensor in skeleton.state_dict(keep_vars=True).items():
         by_identity.setdefault(id(tensor), []).append(name)
-    return [names[0] for names in by_identity.values() if not any(name in shapes for name in names)]
+    return list(by_identity.values())
