@@ -1,6 +1,7 @@
 """One job: claim it, run its children, end it in one fenced transaction."""
 
 import logging
+import os
 import time
 
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from workers.stage import Limits, Stages, failure_of, scratch_folder
 from workers.workplace import Failed, Stopped, Workplace
 
 _WORK = {repository.COMPRESS: compress, "inspect_model": inspect_model, "inspect_dataset": inspect_dataset}
-# Beyond the time limit of the job, which the supervisor keeps by the clock on the wall.
+# The time limit of a job is kept by the clock on the wall; CPU time only stops a child that nobody watches any more.
 _CPU_ROOM_SECONDS = 60
 
 _log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def _work(stages: Stages, job: JobRecord) -> Conclusion:
 def _limits(workplace: Workplace, job: JobRecord) -> Limits:
     settings = workplace.settings
     if job.kind == repository.COMPRESS:
-        cpu_seconds = int(job.timeout_seconds * settings.child_threads) + _CPU_ROOM_SECONDS
+        cpu_seconds = int(job.timeout_seconds * (os.cpu_count() or 1)) + _CPU_ROOM_SECONDS
         return Limits(settings.child_memory_bytes, cpu_seconds)
     return Limits(settings.inspection_memory_bytes, settings.inspection_cpu_seconds)
 
