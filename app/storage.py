@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,8 @@ from workers.compression.specs.errors import EngineError, StorageUnavailable
 
 CHUNK_BYTES = 1 << 20
 BLOB_MODE = 0o440
+# The store's own default is to try for three minutes, in the middle of a request.
+RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 CLIENT_OPTIONS = frozenset({"allow_http", "timeout", "connect_timeout"})
 
 
@@ -44,7 +47,7 @@ class Storage:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._store: Any = LocalStore(self._folder)
         else:
-            self._store = from_url(url, **_store_options(options or {}))
+            self._store = from_url(url, retry_config=RETRY, **_store_options(options or {}))
 
     def put_file(self, path: Path, sha256: str, *, move: bool = False) -> None:
         """Stores the file under its hash; nothing happens if it is already there.
