@@ -4,9 +4,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import JSON, Connection, DateTime, Dialect, Engine, Float, MetaData, create_engine, event, make_url
+from sqlalchemy import (
+    JSON,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    MetaData,
+    Select,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -17,6 +29,7 @@ from sqlalchemy.types import TypeDecorator
 from app.broker import Broker
 
 AfterCommit = Callable[[], None]
+Statement = TypeVar("Statement", bound=Select[Any])
 
 
 class Record(DeclarativeBase):
@@ -82,6 +95,15 @@ def after_commit(session: Session, action: AfterCommit) -> None:
     Not for use inside a savepoint.
     """
     session.info.setdefault("after_commit", []).append(action)
+
+
+RowLock = Literal["use", "delete"]
+"""``use``: the row must stay as long as this transaction lasts; ``delete``: nobody may come to use it meanwhile."""
+
+
+def locked(statement: Statement, lock: RowLock | None) -> Statement:
+    """Locks the rows that ``statement`` finds; SQLite needs none, its writers take turns."""
+    return statement if lock is None else statement.with_for_update(read=lock == "use")
 
 
 class Database:

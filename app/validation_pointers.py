@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 SOURCES = frozenset({"body", "query", "path", "header", "cookie"})
 MAX_ERRORS = 50
+BAD_KEY = "[key]"  # pydantic's last part where the key of a mapping is to blame
 
 
 class FieldError(BaseModel):
@@ -61,7 +62,8 @@ def _strip_tags(location: Sequence[str | int], body: Any) -> list[str | int]:
     here = body
     for index, part in enumerate(location):
         following = location[index + 1 :]
-        if isinstance(here, Mapping) and part not in here and following:
+        is_tag = isinstance(here, Mapping) and part not in here and following
+        if is_tag or (part == BAD_KEY and not following):
             continue
         kept.append(part)
         here = _descend(here, part)

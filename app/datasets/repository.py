@@ -6,15 +6,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.records import DatasetRecord
+from app.db import RowLock, locked
 from app.input_states import InputState
 from app.pagination import Filters, Page, narrowed, newest_first
 
 
-def get(session: Session, project_id: str, dataset_id: str) -> DatasetRecord | None:
-    """The project's dataset."""
-    return session.scalar(
-        select(DatasetRecord).where(DatasetRecord.id == dataset_id, DatasetRecord.project_id == project_id)
-    )
+def get(session: Session, project_id: str, dataset_id: str, *, lock: RowLock | None = None) -> DatasetRecord | None:
+    """The project's dataset, its row locked on request."""
+    statement = select(DatasetRecord).where(DatasetRecord.id == dataset_id, DatasetRecord.project_id == project_id)
+    return session.scalar(locked(statement, lock))
 
 
 def find(session: Session, dataset_id: str) -> DatasetRecord | None:

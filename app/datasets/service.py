@@ -8,6 +8,7 @@ from app.artifacts.repository import hold_blob, release_blob
 from app.datasets import repository
 from app.datasets.records import DatasetRecord
 from app.datasets.schemas import DatasetForm, DatasetPatch
+from app.db import RowLock
 from app.dependencies import Services
 from app.errors import InUse, NotFound, failure_body
 from app.input_states import InputState
@@ -94,13 +95,13 @@ def finish_inspection(
     session.flush()
 
 
-def get(session: Session, project_id: str, dataset_id: str) -> DatasetRecord:
+def get(session: Session, project_id: str, dataset_id: str, *, lock: RowLock | None = None) -> DatasetRecord:
     """The project's dataset.
 
     Raises:
         NotFound: There is none with that id.
     """
-    dataset = repository.get(session, project_id, dataset_id)
+    dataset = repository.get(session, project_id, dataset_id, lock=lock)
     if dataset is None:
         raise NotFound(f"There is no dataset {dataset_id[:64]}.")
     return dataset
@@ -121,7 +122,7 @@ def delete(session: Session, project_id: str, dataset_id: str) -> None:
     Raises:
         InUse: A job that has not ended uses it, or its inspection has not.
     """
-    dataset = get(session, project_id, dataset_id)
+    dataset = get(session, project_id, dataset_id, lock="delete")
     if dataset.status == InputState.INSPECTING or jobs_repository.input_in_use(session, dataset.id):
         raise InUse(f"A job that has not ended uses {dataset.id}.")
     _forget(session, dataset)

@@ -63,7 +63,7 @@ def resolve(session: Session, project_id: str, request: JobCreate, *, check_orde
 
 def find_inputs(session: Session, project_id: str, request: JobCreate) -> Inputs:
     """The model and datasets of the request; each has to be there and not rejected."""
-    model = models_repository.get(session, project_id, request.model)
+    model = models_repository.get(session, project_id, request.model, lock="use")
     if model is None:
         raise InvalidSpec(f"There is no such model: {request.model}.", reason="no_such_model", pointer="/model")
     if model.status == InputState.REJECTED:
@@ -79,7 +79,7 @@ def find_inputs(session: Session, project_id: str, request: JobCreate) -> Inputs
 
 def _find_dataset(session: Session, project_id: str, role: Role, dataset_id: str) -> DatasetRecord:
     pointer = f"/data/{role}"
-    dataset = datasets_repository.get(session, project_id, dataset_id)
+    dataset = datasets_repository.get(session, project_id, dataset_id, lock="use")
     if dataset is None:
         raise InvalidSpec(f"There is no such dataset: {dataset_id}.", reason="no_such_dataset", pointer=pointer)
     if dataset.status == InputState.REJECTED:

@@ -6,15 +6,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifacts.records import ArtifactRecord
+from app.db import RowLock, locked
 from app.input_states import InputState
 from app.jobs.records import JobRecord
 from app.models.records import ModelRecord
 from app.pagination import Filters, Page, narrowed, newest_first
 
 
-def get(session: Session, project_id: str, model_id: str) -> ModelRecord | None:
-    """The project's model."""
-    return session.scalar(select(ModelRecord).where(ModelRecord.id == model_id, ModelRecord.project_id == project_id))
+def get(session: Session, project_id: str, model_id: str, *, lock: RowLock | None = None) -> ModelRecord | None:
+    """The project's model, its row locked on request."""
+    statement = select(ModelRecord).where(ModelRecord.id == model_id, ModelRecord.project_id == project_id)
+    return session.scalar(locked(statement, lock))
 
 
 def find(session: Session, model_id: str) -> ModelRecord | None:

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from app import intake
 from app.artifacts import service as artifacts_service
 from app.artifacts.repository import hold_blob, release_blob
+from app.db import RowLock
 from app.dependencies import Services
 from app.errors import InUse, InvalidSpec, NotFound, failure_body
 from app.input_states import InputState
@@ -130,13 +131,13 @@ def _accept(session: Session, model: ModelRecord, inspection: ModelInspection, c
     model.inspection = inspection.model_dump(mode="json")
 
 
-def get(session: Session, project_id: str, model_id: str) -> ModelRecord:
+def get(session: Session, project_id: str, model_id: str, *, lock: RowLock | None = None) -> ModelRecord:
     """The project's model.
 
     Raises:
         NotFound: There is none with that id.
     """
-    model = repository.get(session, project_id, model_id)
+    model = repository.get(session, project_id, model_id, lock=lock)
     if model is None:
         raise NotFound(f"There is no model {model_id[:64]}.")
     return model
@@ -157,7 +158,7 @@ def delete(session: Session, project_id: str, model_id: str) -> None:
     Raises:
         InUse: A job that has not ended uses it, or its inspection has not.
     """
-    model = get(session, project_id, model_id)
+    model = get(session, project_id, model_id, lock="delete")
     if model.status == InputState.INSPECTING or jobs_repository.input_in_use(session, model.id):
         raise InUse(f"A job that has not ended uses {model.id}.")
     _forget(session, model)
