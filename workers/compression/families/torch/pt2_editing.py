@@ -66,6 +66,12 @@ def store_as_half(program: ExportedProgram, name: str) -> None:
     editor.finish()
 
 
+def settle(program: ExportedProgram) -> None:
+    """Checks the edited graph and renews its code; once after all edits, since it takes time in the graph's size."""
+    program.graph.lint()
+    program.graph_module.recompile()
+
+
 def _scaled_linear(
     editor: "_Editor", user: torch.fx.Node, integers: torch.fx.Node, scales: torch.fx.Node
 ) -> torch.fx.Node:
@@ -135,5 +141,3 @@ class _Editor:
         """Removes the weight, which nothing reads any more."""
         del self.program.graph_signature.input_specs[self._position()]
         self.program.graph.erase_node(self.weight)
-        self.program.graph.lint()
-        self.program.graph_module.recompile()

@@ -18,6 +18,7 @@ from workers.compression.families.torch.pt2_editing import (
     RESTORING,
     SCALE_SUFFIX,
     ZERO_POINT_SUFFIX,
+    settle,
     store_as_half,
     store_as_integers,
 )
@@ -85,6 +86,7 @@ class Pt2Model(TorchModel):
 
     def _call(self, feeds: Feeds) -> list[torch.Tensor]:
         if self._module is None:
+            settle(self.program)
             self._module = self.program.module()
         tensors = iter(running.tensors_of(feeds, self.inputs).values())
         flat = [
@@ -154,6 +156,7 @@ class Pt2Model(TorchModel):
 
     def save(self, path: Path) -> None:
         """Writes the program with ``torch.export.save``, without sample inputs."""
+        settle(self.program)
         # A path would put the file's name into the archive, and the same model must give the same bytes.
         with path.open("wb") as file:
             torch.export.save(self.program, file)
