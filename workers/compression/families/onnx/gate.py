@@ -11,6 +11,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 from workers.compression.families.onnx.operators import ALLOWED, ML_DOMAIN, STANDARD_DOMAINS, UNBOUNDED_LOOPS
 from workers.compression.families.onnx.skeleton import skeleton
 from workers.compression.families.onnx.stored import check_sparse_tensor, check_tensor
+from workers.compression.families.onnx.support_vectors import check_support_vectors
 from workers.compression.families.onnx.trees import check_trees
 from workers.compression.families.onnx.walking import layer_name, subgraphs
 from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel
@@ -122,6 +123,7 @@ def _check_node(node: NodeProto) -> None:
         _check_attribute(node, attribute)
     if node.domain == ML_DOMAIN:
         check_trees(node)
+        check_support_vectors(node)
 
 
 def _check_operator(node: NodeProto) -> None:

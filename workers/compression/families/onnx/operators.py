@@ -116,7 +116,8 @@ def _defined(domains: frozenset[str]) -> frozenset[str]:
 
 
 STANDARD_OPERATORS = (_defined(STANDARD_DOMAINS) | _UNREGISTERED_STANDARD) - UNBOUNDED_LOOPS - _DECODERS
-ML_OPERATORS = _defined(frozenset({ML_DOMAIN}))
+ML_OPERATORS = _defined(frozenset({ML_DOMAIN})) - {"TreeEnsemble"}
+"""``TreeEnsemble`` of ai.onnx.ml 5 lays its nodes out in a way that ``trees`` does not check."""
 
 ALLOWED: dict[str, frozenset[str]] = {
     "": STANDARD_OPERATORS,
