@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_diabetes, load_digits
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from workers.compression.data import Batch, Dataset, inspect, open_dataset, pool, synthetic
+from workers.compression.data import Batch, Dataset, first_feeds, inspect, open_dataset, pool, synthetic
 from workers.compression.specs.errors import DatasetMismatch, EngineError
 from workers.compression.specs.formats import DatasetFormat, Task
 from workers.compression.specs.job import DatasetFields, Preprocessing
@@ -248,6 +248,13 @@ def test_pairs_with_scores_are_stacked_and_pairs_with_classes_are_one_sequence(t
     single = everything(opened(write_lines(tmp_path / "c", *labelled)), TOKENS, tokenizer)
     assert not single.pairs
     assert single.feeds["input_ids"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_the_first_feeds_have_exactly_the_size_asked_for(size: int, tmp_path: Path, tokenizer: Path) -> None:
+    row = {"text_a": "good", "text_b": "bad film", "target": 0.25}
+    dataset = opened(write_lines(tmp_path / "d", row, row))
+    assert len(first_feeds(dataset, TOKENS, tokenizer, size)["input_ids"]) == size
 
 
 def test_text_without_a_tokenizer_says_what_is_missing(tmp_path: Path) -> None:

@@ -175,9 +175,10 @@ def synthetic(
 
 
 def first_feeds(dataset: Dataset, inputs: tuple[Port, ...], tokenizer: Path | None, size: int) -> Arrays:
-    """Feeds of exactly ``size`` rows; a dataset of fewer rows is repeated. Pairs count as ``size`` texts."""
+    """Feeds of exactly ``size`` rows; a dataset of fewer rows is repeated; of pairs it is the first texts."""
     order = np.resize(dataset.order, size)
-    return next(replace(dataset, order=order).batches(inputs, size, tokenizer)).feeds
+    batch = next(replace(dataset, order=order).batches(inputs, size, tokenizer))
+    return {name: values[:size] for name, values in batch.feeds.items()} if batch.pairs else batch.feeds
 
 
 def _labels(source: Source, fields: DatasetFields) -> Labels:
