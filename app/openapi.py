@@ -63,7 +63,7 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
     if path not in OPEN_PATHS:
         _add(responses, Code.UNAUTHORIZED, Code.FORBIDDEN, Code.INTERNAL, Code.UNAVAILABLE)
     if method in {"post", "patch", "put"}:
-        _add(responses, Code.INVALID_REQUEST, Code.TOO_LARGE)
+        _add(responses, Code.INVALID_REQUEST, Code.TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE)
     if method == "post" and path not in NEED_NO_KEY:
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
         _add(responses, Code.IDEMPOTENCY_KEY_REUSED)

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import send_problem
-from app.errors import InvalidRequest, Problem, RequestTimeout, TooLarge
+from app.errors import InvalidRequest, Problem, RequestTimeout, TooLarge, UnsupportedMediaType
 
 GRACE_SECONDS = 60.0
 MINIMUM_RATE = 1024
@@ -108,6 +108,7 @@ class BodyLimit:
         await self._app(scope, replayed(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        _refuse_encoding(scope)
         length = announced_length(scope)
         if length is not None and length > self._limit:
             raise TooLarge(f"The body is larger than {self._limit} bytes.", reason="body_too_large")
@@ -115,6 +116,13 @@ class BodyLimit:
         if length is not None and length != len(body):
             raise InvalidRequest("The body is not as long as Content-Length says.", reason="content_length")
         return body
+
+
+def _refuse_encoding(scope: Scope) -> None:
+    """A compressed body could unfold into any size."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            raise UnsupportedMediaType("Bodies with a Content-Encoding are not read.", reason="content_encoding")
 
 
 def is_upload(scope: Scope, upload_paths: frozenset[str]) -> bool:

@@ -93,7 +93,7 @@ def test_layers_account_for_the_bytes(service: LiveService, quantized: dict[str,
     for layer in layers:
         assert layer["bytes_before"] == 4 * layer["parameters"] or layer["bytes_before"] > 3.9 * layer["parameters"]
         assert layer["bytes_after"] < 0.3 * layer["bytes_before"]
-        assert layer["bits"] == pytest.approx(8, abs=0.5)
+        assert 8 <= layer["bits"] < 9
         assert layer["sqnr_db"] > 30
 
 

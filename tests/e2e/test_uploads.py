@@ -161,7 +161,7 @@ def wait_until(true: Any, seconds: float = 10.0) -> None:
     pytest.fail("it did not happen in time")
 
 
-@pytest.mark.parametrize("header", ["X-Content-SHA256", "Repr-Digest", "Content-Digest"])
+@pytest.mark.parametrize("header", ["X-Content-SHA256", "Repr-Digest"])
 def test_digest_that_does_not_match_is_refused(header: str, service: LiveService, digits: Digits) -> None:
     wrong = hashlib.sha256(b"other bytes")
     value = wrong.hexdigest() if header.startswith("X-") else f"sha-256=:{base64.b64encode(wrong.digest()).decode()}:"
@@ -337,9 +337,9 @@ def test_whole_request_bombs_are_refused(service: LiveService, digits: Digits) -
         assert response.json()["code"] == "invalid_spec"
 
 
-@pytest.mark.parametrize("query", ["limit=1000", "limit=0", "limit=-1", "limit=x", "after=%00", "created_after=never"])
+@pytest.mark.parametrize("query", ["limit=1000", "limit=0", "limit=-1", "limit=x", "created_after=never"])
 def test_list_query_out_of_bounds_is_refused(query: str, service: LiveService) -> None:
     response = service.client.get(f"/v1/jobs?{query}")
 
-    assert response.status_code in {404, 422}
+    assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"

@@ -87,6 +87,8 @@ def write_lines(folder: Path, rows: int = TEXT_ROWS) -> Path:
     """Test digits as labelled text."""
     _, images, _, labels = digits_split()
     path = folder / "digits-as-text.jsonl"
-    lines = ({"text": " ".join(words(image)), "target": int(label)} for image, label in zip(images, labels, strict=True))
+    lines = (
+        {"text": " ".join(words(image)), "target": int(label)} for image, label in zip(images, labels, strict=True)
+    )
     path.write_text("".join(json.dumps(line) + "\n" for _, line in zip(range(rows), lines, strict=False)))
     return path

@@ -17,6 +17,7 @@ from tests.live import LiveService
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 UPLOADS_AT_A_TIME = 4
+SAMPLE_EVERY = 5
 SECONDS_PER_CASE = 30
 API_GROWTH_BYTES = 100 << 20
 LEAST_CASES = {
@@ -82,12 +83,26 @@ class Trial:
     workers_after: set[int]
 
 
+def parameters() -> list[Any]:
+    """All cases; of those that need a child of their own, only a sample runs in the quick suite.
+
+    ``test_gates.py`` shows all of them to the checks in one process per format.
+    """
+    found = []
+    for catalogue in (*MODELS, *DATASETS):
+        for index, case in enumerate(catalogue.cases):
+            marks = () if case.control or index % SAMPLE_EVERY == 0 else (pytest.mark.long,)
+            found.append(pytest.param(case, id=case.name, marks=marks))
+    return found
+
+
 @pytest.fixture(scope="module")
-def trial(service: LiveService, tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    """Uploads everything once, a few at a time; the tests look at the outcome."""
+def trial(request: pytest.FixtureRequest, service: LiveService, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """Uploads every case that was selected, a few at a time; the tests look at the outcome."""
     api = service.process_of("uvicorn")
     before, workers = api.memory_info().rss, worker_processes(service)
-    cases = all_cases()
+    selected = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
+    cases = [case for case in selected if isinstance(case, Case)]
     folders = [tmp_path_factory.mktemp("case") for _ in cases]
     with ThreadPoolExecutor(UPLOADS_AT_A_TIME) as pool:
         verdicts = list(pool.map(lambda case, folder: judge(service, case, folder), cases, folders))
@@ -100,7 +115,7 @@ def worker_processes(service: LiveService) -> set[int]:
     return {service.process_of(f"workers.tasks {capability}").pid for capability in ("cpu", "inspect")}
 
 
-@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", parameters())
 def test_file_is_answered_truthfully(case: Case, trial: Trial) -> None:
     verdict = trial.verdicts[case.name]
 
@@ -150,7 +165,8 @@ def every(service: LiveService, path: str) -> Iterator[dict[str, Any]]:
 
 
 def test_what_was_taken_runs_or_fails_truthfully(trial: Trial, service: LiveService) -> None:
-    doubtful = [case for case in all_cases() if READY in case.codes and not case.control and case.kind == "model"]
+    cases = [case for case in all_cases() if case.name in trial.verdicts]
+    doubtful = [case for case in cases if READY in case.codes and not case.control and case.kind == "model"]
     recipe = [{"technique": "quantize", "method": "float16"}]
     for case in doubtful:
         verdict = trial.verdicts[case.name]
