@@ -76,8 +76,8 @@ DYNAMIC = {"technique": "quantize", "method": "dynamic"}
 STATIC = {"technique": "quantize", "method": "static"}
 FLOAT16 = {"technique": "quantize", "method": "float16"}
 MAGNITUDE = {"technique": "prune", "method": "magnitude", "sparsity": 0.6}
-COST_COMPLEXITY = {"technique": "prune", "method": "cost_complexity", "alpha": 0.0002}
-ENSEMBLE = {"technique": "prune", "method": "ensemble", "keep": 0.25}
+COST_COMPLEXITY = {"technique": "prune", "method": "cost_complexity", "alpha": 0.002}
+ENSEMBLE = {"technique": "prune", "method": "ensemble", "keep": 0.4}
 
 ROWS = (
     Row(

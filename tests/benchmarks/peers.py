@@ -28,7 +28,7 @@ from workers.compression.evaluation import judge
 from workers.compression.registry import family
 from workers.compression.scores import FidelitySums
 from workers.compression.specs.job import DatasetFields
-from workers.compression.specs.messages import DatasetFile, InspectModel, ModelInspection
+from workers.compression.specs.messages import DatasetFile, InspectModel, ModelInspection, Port
 from workers.compression.specs.recipe import STEPS_BY_KEY, step_tag
 
 
@@ -155,16 +155,17 @@ def sklearn_cost_complexity(subject: Subject) -> Figures:
 
 
 def greedy_ensemble(subject: Subject) -> Figures:
-    """Greedy forward selection by the accuracy of the vote on a fifth of the test rows (Caruana 2004)."""
-    images, validation, labels, truth = trained.digits_split()
+    """Greedy forward selection by the accuracy of the vote on the calibration rows that ours has (Caruana 2004)."""
+    images, _, labels, _ = trained.digits_split()
     forest = RandomForestClassifier(100, random_state=0, n_jobs=1).fit(images, labels)
-    rows = slice(0, len(validation) // 5)
-    votes = np.stack([tree.predict_proba(validation[rows]) for tree in forest.estimators_])
+    rows = _dataset(subject, calibration=True)
+    batch = next(rows.batches((Port(name="input", shape=(-1, 64), dtype="float32"),), rows.rows, None))
+    votes = np.stack([tree.predict_proba(batch.feeds["input"]) for tree in forest.estimators_])
     chosen: list[int] = []
     total = np.zeros_like(votes[0])
     for _ in range(round(100 * float(str(subject.step["keep"])))):
         hits = [
-            -1.0 if index in chosen else float(np.mean(np.argmax(total + votes[index], axis=1) == truth[rows]))
+            -1.0 if index in chosen else float(np.mean(np.argmax(total + votes[index], axis=1) == batch.targets))
             for index in range(len(votes))
         ]
         chosen.append(int(np.argmax(hits)))
@@ -198,12 +199,13 @@ def _inspect(path: Path, scratch: Path) -> tuple[ModelInspection, Path]:
     return inspection, scratch / inspection.clean if inspection.clean else path
 
 
-def _dataset(subject: Subject) -> datasets.Dataset:
+def _dataset(subject: Subject, *, calibration: bool = False) -> datasets.Dataset:
+    """The rows that ours was judged on, or those it was calibrated on."""
     if subject.data is None:
         raise ValueError("this peer is judged on data")
     found = datasets.inspect(subject.data, subject.data.name, DatasetFields(), subject.folder)
-    calibrated = bool(STEPS_BY_KEY[str(step_tag(subject.step))].needs)
-    part = (CALIBRATION_SHARE if calibrated else 0.0, 1.0)
+    split = CALIBRATION_SHARE if STEPS_BY_KEY[str(step_tag(subject.step))].needs else 0.0
+    part = (0.0, split) if calibration else (split, 1.0)
     return datasets.open_dataset(DatasetFile(path=str(subject.data), format=found.format, part=part)).limited(2000)
 
 

@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
-from workers.compression.data import first_feeds, synthetic
 
 from tests import trained
 from workers.compression.context import Context
+from workers.compression.data import first_feeds, synthetic
 from workers.compression.engine import perform
 from workers.compression.registry import family, handler_for
 from workers.compression.specs.errors import EngineError
