@@ -12,7 +12,6 @@ DISTRIBUTIONS = (
     "onnx",
     "onnxruntime",
     "torch",
-    "torchao",
     "transformers",
     "scikit-learn",
     "skops",

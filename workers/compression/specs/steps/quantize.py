@@ -19,9 +19,13 @@ class QuantizeStep(Step):
 
 
 class DynamicQuantize(QuantizeStep):
-    """Weights stored as 8-bit integers, activations quantized on the fly from their own range."""
+    """Weights stored as 8-bit integers; no range of an activation has to be known beforehand.
 
-    summary: ClassVar[str] = "8-bit weights, activations quantized on the fly; needs no data"
+    ONNX matrix products compute on integers, their activations quantized on the fly. The torch formats compute in
+    float: their integer kernels on CPUs are many times slower.
+    """
+
+    summary: ClassVar[str] = "8-bit weights; ONNX matrix products quantize activations on the fly; needs no data"
     formats: ClassVar[tuple[ModelFormat, ...]] = NETWORK_FORMATS
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
