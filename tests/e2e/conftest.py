@@ -1,5 +1,6 @@
 """Trained networks and real data on the live service, uploaded once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.e2e.keyed import Projects, keyed_service
 from tests.live import LiveService
 from tests.trained import digits_split, write_npz, write_onnx
 
@@ -48,6 +50,12 @@ def quantized(service: LiveService, digits: Digits) -> dict[str, Any]:
     """A finished dynamic quantization, for tests that only read results."""
     request = {"data": {"evaluation": digits.test["id"]}, "labels": {"suite": "reading"}}
     return service.succeeded(digits.model["id"], [{"technique": "quantize"}], **request)
+
+
+@pytest.fixture(scope="session")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projects]:
+    with keyed_service(tmp_path_factory.mktemp("keyed")) as running:
+        yield running
 
 
 def accuracy(onnx: Path) -> float:
