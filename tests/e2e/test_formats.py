@@ -100,7 +100,7 @@ def cancer(folder: Path) -> tuple[Path, Path, Path, Any]:
 
 
 TREE_RECIPES: dict[str, dict[str, Any]] = {
-    "cost_complexity": {"technique": "prune", "method": "cost_complexity", "alpha": 0.003},
+    "cost_complexity": {"technique": "prune", "method": "cost_complexity", "alpha": 0.01},
     "ensemble": {"technique": "prune", "method": "ensemble", "keep": 0.3},
 }
 
@@ -122,7 +122,7 @@ def test_forest_is_pruned_and_still_predicts(method: str, service: LiveService, 
     smaller = skops.io.load(artifact, trusted=skops.io.get_untrusted_types(file=artifact))
     assert job["metrics"]["compressed"]["accuracy"] == pytest.approx(smaller.score(x_test, y_test), abs=1e-9)
     assert job["metrics"]["compressed"]["accuracy"] > job["metrics"]["original"]["accuracy"] - 0.03
-    assert job["metrics"]["ratios"]["size"] > 1.3
+    assert job["metrics"]["ratios"]["size"] > 1.2
 
 
 def test_digits_forest_takes_the_same_npz_as_the_network(service: LiveService, digits: Digits, tmp_path: Path) -> None:

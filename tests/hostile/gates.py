@@ -1,4 +1,4 @@
-"""Runs the cases of one format through the checks alone, outside any sandbox: ``python -m tests.hostile.gates onnx``.
+"""Runs cases through the checks alone, outside any sandbox: ``python -m tests.hostile.gates onnx- npz-``.
 
 The sandbox would hide that a payload ran; here nothing would, so an untouched marker is proof.
 """
@@ -53,11 +53,11 @@ def verdict(case: Case, folder: Path) -> dict[str, object]:
     }
 
 
-def main(wanted: str) -> None:
-    """Prints one JSON line per case whose name starts with ``wanted``."""
+def main(wanted: list[str]) -> None:
+    """Prints JSON lines for each case whose name starts with one of ``wanted``; all, if there are none."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for case in all_cases():
-        if case.name.startswith(wanted):
+        if case.name.startswith(tuple(wanted) or ("",)):
             _write({"start": case.name})
             with tempfile.TemporaryDirectory() as folder:
                 _write(verdict(case, Path(folder)))
@@ -69,4 +69,4 @@ def _write(line: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    main(sys.argv[1:])
