@@ -107,6 +107,7 @@ def _celery(url: str) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_connection_timeout=2.0,
         broker_transport_options=_transport_options(url),
     )

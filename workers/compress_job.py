@@ -16,7 +16,7 @@ from app.models.records import ModelRecord
 from workers import outputs
 from workers.artifact_checks import check_format, check_something_compressed
 from workers.compression import report
-from workers.compression.specs.formats import ModelFormat
+from workers.compression.specs.formats import RUNNABLE_FORMATS, ModelFormat
 from workers.compression.specs.messages import (
     Compare,
     Comparison,
@@ -128,27 +128,12 @@ def _measure(stages: Stages, inputs: _Inputs, stored: ModelFile) -> Comparison:
     spec, data = inputs.spec, inputs.data
     readable = (*inputs.paths, Path(stored.path))
     with measuring_slot(stages.workplace.settings.data_dir, stages.check):
-        original, compressed = (
-            stages.run(
-                name,
-                Probe(
-                    model=file,
-                    original=inputs.original,
-                    data=data,
-                    target=spec.target,
-                    evaluation=spec.evaluation,
-                    seed=spec.seed,
-                ),
-                ProbeResult,
-                window=_WINDOWS[name],
-                readable=readable,
-            )
-            for name, file in ((PROBE_ORIGINAL, inputs.original), (PROBE_COMPRESSED, stored))
-        )
+        # Nobody runs bare tensors: how fast this process opens them says nothing about the user's own.
+        runs = inputs.original.format in RUNNABLE_FORMATS
         request = Compare(
             original=inputs.original,
             compressed=stored,
-            probes=(original, compressed),
+            probes=_probe(stages, inputs, stored, readable) if runs else None,
             data=data,
             target=spec.target,
             evaluation=spec.evaluation,
@@ -156,6 +141,29 @@ def _measure(stages: Stages, inputs: _Inputs, stored: ModelFile) -> Comparison:
             seed=spec.seed,
         )
         return stages.run(COMPARE, request, Comparison, window=_WINDOWS[COMPARE], readable=readable)
+
+
+def _probe(
+    stages: Stages, inputs: _Inputs, stored: ModelFile, readable: tuple[Path, ...]
+) -> tuple[ProbeResult, ProbeResult]:
+    original, compressed = (
+        stages.run(
+            name,
+            Probe(
+                model=file,
+                original=inputs.original,
+                data=inputs.data,
+                target=inputs.spec.target,
+                evaluation=inputs.spec.evaluation,
+                seed=inputs.spec.seed,
+            ),
+            ProbeResult,
+            window=_WINDOWS[name],
+            readable=readable,
+        )
+        for name, file in ((PROBE_ORIGINAL, inputs.original), (PROBE_COMPRESSED, stored))
+    )
+    return original, compressed
 
 
 def _report(

@@ -37,6 +37,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, broker: Broker, capability: str) -> None:
         self._capability = capability
+        self._slots = threading.BoundedSemaphore(settings.worker_concurrency)
         sandbox = describe_sandbox()
         if not is_confined(sandbox):
             if settings.sandbox_required:
@@ -52,6 +53,7 @@ class Supervisor:
             sandbox=sandbox,
         )
         self._life = threading.Thread(target=self._show_life, name="signs of life", daemon=True)
+        self._looking = threading.Thread(target=self._look_for_work, name="looks for work", daemon=True)
 
     def start(self) -> None:
         """Enters the registry."""
@@ -69,10 +71,12 @@ class Supervisor:
                 versions=installed_versions(),
             )
         self._life.start()
+        self._looking.start()
 
     def run_next(self) -> JobRecord | None:
-        """Runs the best waiting job, if there is one."""
-        return run_next(self.workplace, self._capability)
+        """Runs the best waiting job, if there is one, once a slot is free."""
+        with self._slots:
+            return run_next(self.workplace, self._capability)
 
     def stop(self) -> None:
         """Makes running jobs go back into their queue; returns at once."""
@@ -81,12 +85,28 @@ class Supervisor:
     def close(self) -> None:
         """Says goodbye, once no job runs any more."""
         self.stop()
+        if self._looking.is_alive():
+            self._looking.join()
         try:
             with self.workplace.database.transaction() as session:
                 repository.stopped(session, self.workplace.worker_id)
         except SQLAlchemyError as error:
             _log.warning("could not say goodbye: %s", error)
         self.workplace.database.close()
+
+    def _look_for_work(self) -> None:
+        """Finds waiting jobs without a hint: a broker that is down, or deaf after a restart, delays them only."""
+        place = self.workplace
+        while not place.stopping.wait(place.settings.heartbeat_seconds):
+            if not self._slots.acquire(blocking=False):
+                continue
+            try:
+                while run_next(place, self._capability) is not None:
+                    pass
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("could not look for work: %s", error)
+            finally:
+                self._slots.release()
 
     def _show_life(self) -> None:
         place = self.workplace

@@ -90,6 +90,8 @@ class Cluster:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
+        for log in sorted(self._data_dir.glob("process-*.log")):
+            print(f"== {log.name}", log.read_text(errors="replace"), sep="\n")  # noqa: T201 - shown where a test fails
         self.database.close()
         self.broker.close()
 

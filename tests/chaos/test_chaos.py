@@ -53,13 +53,14 @@ def test_a_redis_that_died_with_its_data_loses_no_job(cluster: Cluster) -> None:
     cluster.assert_succeeded_once(unheard)
 
 
-def test_a_worker_outlives_the_death_of_redis(cluster: Cluster) -> None:
+def test_a_worker_works_on_while_redis_is_dead_and_after_its_return(cluster: Cluster) -> None:
     cluster.start_sweeper()
     worker = cluster.start_worker()
     job = cluster.submit()
     cluster.child(worker, job)
     cluster.kill_redis()
     cluster.assert_succeeded_once(job)
+    cluster.assert_succeeded_once(cluster.submit())
     cluster.start_redis()
     cluster.assert_succeeded_once(cluster.submit())
     assert worker.poll() is None

@@ -36,7 +36,6 @@ GOOD: dict[str, dict[str, Any]] = {
         "steps": [],
         "load": "safetensors.numpy.load_file('model.safetensors')",
     },
-    "probe": {"kind": "probe_result", "load_ms": 1.0, "peak_memory_bytes": 1000},
     "compare": COMPARISON,
 }
 
@@ -111,11 +110,11 @@ def refuse(_: str) -> None:
 
 
 def nan(task: str) -> None:
-    finish({"result": GOOD[task] | {"load_ms": float("nan"), "metrics": {}}})
+    finish({"result": GOOD[task] | {"metrics": {"ratios": {"size": float("nan")}}}})
 
 
 def other_kind(task: str) -> None:
-    finish({"result": GOOD["probe" if task != "probe" else "compress"]})
+    finish({"result": GOOD["compare" if task != "compare" else "compress"]})
 
 
 def outside(task: str) -> None:

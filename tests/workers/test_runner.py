@@ -116,7 +116,6 @@ def test_a_doubled_hint_finds_nothing_left_to_do(workplace: Workplace, submit: S
         ({"compress": "disk"}, "out_of_disk", "disk_limit"),
         ({"compress": "silent"}, "crashed", "worker_crashed"),
         ({"compress": "refuse"}, "invalid_model", "safetensors_invalid"),
-        ({"probe": "nan"}, "invalid_result", "result_invalid"),
         ({"compare": "nan"}, "invalid_result", "result_invalid"),
         ({"compress": "other_kind"}, "invalid_result", "result_invalid"),
         ({"compress": "outside"}, "invalid_result", "output_outside"),

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from workers.compression import report
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.errors import Crashed, EngineError, InvalidSpec
+from workers.compression.specs.formats import RUNNABLE_FORMATS
 from workers.compression.specs.job import DatasetFields
 from workers.compression.specs.messages import (
     OUTPUT_FOLDER,
@@ -124,13 +125,14 @@ def run(model: Path, recipe: Recipe, output: Path, scratch: Path, options: argpa
 def _measure(
     original: ModelFile, stored: ModelFile, recipe: Recipe, data: Data, seed: int, scratch: Path
 ) -> Comparison:
-    probes = tuple(
-        _perform(Probe(model=file, original=original, data=data, seed=seed), scratch / f"probe{index}", ProbeResult)
-        for index, file in enumerate((original, stored))
-    )
-    request = Compare(
-        original=original, compressed=stored, probes=(probes[0], probes[1]), data=data, recipe=recipe, seed=seed
-    )
+    probes = None
+    if original.format in RUNNABLE_FORMATS:
+        before, after = (
+            _perform(Probe(model=file, original=original, data=data, seed=seed), scratch / f"probe{index}", ProbeResult)
+            for index, file in enumerate((original, stored))
+        )
+        probes = (before, after)
+    request = Compare(original=original, compressed=stored, probes=probes, data=data, recipe=recipe, seed=seed)
     return _perform(request, scratch / "compare", Comparison)
 
 
