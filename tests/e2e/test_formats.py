@@ -109,7 +109,7 @@ TREE_RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", TREE_RECIPES)
+@pytest.mark.parametrize("method", [pytest.param("cost_complexity", marks=pytest.mark.long), "ensemble"])
 def test_forest_is_pruned_and_still_predicts(method: str, service: LiveService, tmp_path: Path) -> None:
     model_file, train_file, test_file, (original, x_test, y_test) = cancer(tmp_path)
     model = service.ready("model", model_file)

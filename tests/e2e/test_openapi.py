@@ -29,7 +29,7 @@ CHECKS = [
     response_schema_conformance,
     response_headers_conformance,
 ]
-QUICK, THOROUGH = 30, 300
+QUICK, THOROUGH = 15, 300
 """Requests per operation."""
 
 
