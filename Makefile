@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/pressroom demo
 
 test: setup
-	$(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
 
 test-long: setup
 	$(BIN)/python -m pytest -m long --timeout 3600

@@ -13,7 +13,7 @@ from workers.compression import timing
 from workers.compression.context import Context
 from workers.compression.data import Dataset, first_feeds, synthetic
 from workers.compression.environment import describe
-from workers.compression.evaluation import DEFAULT_METRICS, Judgement, Scored, judge
+from workers.compression.evaluation import BATCH_ROWS, DEFAULT_METRICS, Judgement, Scored, judge
 from workers.compression.families.model import Feeds, Model
 from workers.compression.layers import count_weights, tensor_fidelity
 from workers.compression.registry import family
@@ -239,6 +239,7 @@ def _harness(request: Compare, times: dict[int, timing.PairedTimes]) -> dict[str
         "warm_up_calls": timing.WARM_UP_CALLS,
         "timed_calls": {str(size): len(pair.original) for size, pair in times.items()},
         "threads": request.target.threads,
+        "rows_per_batch_when_judging": BATCH_ROWS,
         "load": "file to first output, in a fresh process, checks of the file included on both sides",
         "peak_memory": "rise of the process's peak above the imported runtime, in a fresh process",
         "interval": "95 %; Wilson for accuracy, bootstrap over rows or paired calls otherwise",
