@@ -23,6 +23,7 @@ POLL_SECONDS = 0.05
 REQUEST_SECONDS = 120
 JOB_SECONDS = 240
 MAX_WAIT_SECONDS = 60
+BLOB_GRACE_SECONDS = 30
 
 
 @dataclass
@@ -176,5 +177,6 @@ class LiveService:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     """One service for the whole session."""
-    with LiveService(tmp_path_factory.mktemp("live") / "data", {"PRESSROOM_WORKER_CONCURRENCY": "2"}) as running:
+    environment = {"PRESSROOM_WORKER_CONCURRENCY": "2", "PRESSROOM_BLOB_GRACE_SECONDS": str(BLOB_GRACE_SECONDS)}
+    with LiveService(tmp_path_factory.mktemp("live") / "data", environment) as running:
         yield running

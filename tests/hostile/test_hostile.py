@@ -1,10 +1,11 @@
 """Every hostile file against the live service: refused with the right words, nothing run, nothing left."""
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ UPLOADS_AT_A_TIME = 4
 SAMPLE_EVERY = 8
 SECONDS_PER_CASE = 30
 API_GROWTH_BYTES = 100 << 20
+COLLECTION_SECONDS = 180
 LEAST_CASES = {
     "onnx": 24,
     "archive": 21,
@@ -50,8 +52,9 @@ class Verdict:
     detail: str
     seconds: float
     payload_ran: bool
+    sha256: str
     kept: str | None = None
-    """Id of the object where the file was taken."""
+    """Id of the object where one was made: the file was taken, or its inspection took too long to wait for."""
 
 
 def judge(service: LiveService, case: Case, path: Path) -> Verdict:
@@ -66,10 +69,11 @@ def judge(service: LiveService, case: Case, path: Path) -> Verdict:
     seconds = monotonic() - started
     ran = (path.parent / "markers" / case.name).exists()
     error = body if response.is_error else body["error"]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if error is None:
-        return Verdict(response.status_code, READY, None, "", seconds, ran, body["id"])
+        return Verdict(response.status_code, READY, None, "", seconds, ran, sha256, body["id"])
     status = response.status_code if response.is_error else error["status"]
-    return Verdict(status, error["code"], error.get("reason"), error["detail"], seconds, ran, body.get("id"))
+    return Verdict(status, error["code"], error.get("reason"), error["detail"], seconds, ran, sha256, body.get("id"))
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,20 @@ def test_refused_files_leave_nothing_behind(trial: Trial, service: LiveService) 
             assert found["status"] != "ready" or found["id"] in kept or not found["name"].startswith(names()), found
 
     assert [path for path in (service.folder / "scratch").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.long
+def test_bytes_of_refused_files_are_collected(trial: Trial, service: LiveService) -> None:
+    refused = {verdict.sha256 for verdict in trial.verdicts.values() if verdict.code != READY}
+    refused -= {verdict.sha256 for verdict in trial.verdicts.values() if verdict.code == READY}
+    for verdict in trial.verdicts.values():
+        if verdict.code != READY and verdict.kept:
+            kind = "models" if verdict.kept.startswith("mdl_") else "datasets"
+            service.client.delete(f"/v1/{kind}/{verdict.kept}").raise_for_status()
+    deadline = monotonic() + COLLECTION_SECONDS
+    while left := refused & {path.name for path in (service.folder / "blobs").rglob("*")}:
+        assert monotonic() < deadline, f"{len(left)} blobs are left"
+        sleep(1.0)
 
 
 def names() -> tuple[str, ...]:
