@@ -81,42 +81,39 @@ class InspectDataset(Contract):
     fields: DatasetFields = DatasetFields()
 
 
-class Compress(Contract):
+class JobPart(Contract):
+    """What every child of a compression is told."""
+
+    data: Data = Data()
+    target: Target = Target()
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+
+
+class Compress(JobPart):
     """Open the model, apply the recipe, write the artifact to ``out/<artifact.name>``."""
 
     task: Literal["compress"] = "compress"
     model: ModelFile
     recipe: Recipe
-    data: Data = Data()
-    target: Target = Target()
-    evaluation: Evaluation = Evaluation()
-    seed: int = 0
 
 
-class Probe(Contract):
+class Probe(JobPart):
     """Load one stored model in this fresh process, run it once: load time and peak memory of it alone."""
 
     task: Literal["probe"] = "probe"
     model: ModelFile
     original: ModelFile | None = Field(None, description="Where the tokenizer is if the model brings none.")
-    data: Data = Data()
-    target: Target = Target()
-    evaluation: Evaluation = Evaluation()
-    seed: int = 0
 
 
-class Compare(Contract):
+class Compare(JobPart):
     """Re-open original and stored artifact in this fresh process and measure both with one harness, interleaved."""
 
     task: Literal["compare"] = "compare"
     original: ModelFile
     compressed: ModelFile
     probes: tuple["ProbeResult", "ProbeResult"] | None = None
-    data: Data = Data()
-    target: Target = Target()
-    evaluation: Evaluation = Evaluation()
     recipe: Recipe
-    seed: int = 0
 
 
 Request = Annotated[
