@@ -1,7 +1,9 @@
 """Our dynamic int8 against onnxruntime's ``quantize_dynamic``: one model, the same rows, one process.
 
-``python tests/benchmarks/onnx_dynamic_int8.py MODEL [--rows N --length T]`` where MODEL is an ``.onnx`` file or an
-archive with a tokenizer. With a tokenizer the rows are sentences of this repository's own documents, otherwise made up.
+    python -m tests.benchmarks.onnx_dynamic_int8 [MODEL --rows N --length T]
+
+MODEL is an ``.onnx`` file or an archive with a tokenizer, by default all-MiniLM-L6-v2. With a tokenizer the rows are
+sentences of this repository's own documents, otherwise made up.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import numpy as np
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
+from tests.benchmarks.inputs import minilm_onnx
 from workers.compression.context import Context
 from workers.compression.data import synthetic
 from workers.compression.families.model import Array
@@ -96,18 +99,19 @@ def contenders(path: Path, folder: Path) -> Iterator[tuple[str, OnnxModel]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--length", type=int, default=64)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original = open_model(arguments.model, Context(scratch=folder))
+        path = arguments.model or minilm_onnx(folder)
+        original = open_model(path, Context(scratch=folder))
         feeds = feeds_for(original, arguments.rows, arguments.length)
         exact = outputs(original, feeds)
         print(f"{'':42}{'bytes':>12}{'ratio':>8}{'cosine':>9}{'x b1':>7}{'x b8':>7}")
         print(f"{'float':42}{original.size_bytes():12}{1.0:8.3f}{1.0:9.5f}{1.0:7.2f}{1.0:7.2f}")
-        for label, model in contenders(arguments.model, folder):
+        for label, model in contenders(path, folder):
             ratio = model.size_bytes() / original.size_bytes()
             close = cosine(exact, outputs(model, feeds))
             quick = [speed_up(original, model, feeds, batch) for batch in (1, 8)]
