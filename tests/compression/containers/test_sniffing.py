@@ -163,6 +163,7 @@ def test_datasets_are_known_by_content(tmp_path: Path, case: str) -> None:
         (b"[1, 2]", Code.INVALID_DATASET),
         (b"caf\xe9,b\n", Code.INVALID_DATASET),
     ],
+    ids=("pickle", "npy", "gzip", "zip of a program", "npz and text", "climbing name", "empty", "json", "latin-1"),
 )
 def test_other_datasets_are_refused(tmp_path: Path, content: bytes, code: Code) -> None:
     (tmp_path / "data.csv").write_bytes(content)
