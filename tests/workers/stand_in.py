@@ -36,6 +36,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "steps": [],
         "load": "safetensors.numpy.load_file('model.safetensors')",
     },
+    "probe": {"kind": "probe_result", "load_ms": 1.0, "peak_memory_bytes": 1000},
     "compare": COMPARISON,
 }
 
@@ -110,11 +111,11 @@ def refuse(_: str) -> None:
 
 
 def nan(task: str) -> None:
-    finish({"result": GOOD[task] | {"metrics": {"ratios": {"size": float("nan")}}}})
+    finish({"result": GOOD[task] | {"load_ms": float("nan"), "metrics": {}}})
 
 
 def other_kind(task: str) -> None:
-    finish({"result": GOOD["compare" if task != "compare" else "compress"]})
+    finish({"result": GOOD["probe" if task != "probe" else "compress"]})
 
 
 def outside(task: str) -> None:

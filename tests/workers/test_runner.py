@@ -132,6 +132,22 @@ def test_a_bad_child_fails_the_job_once_with_the_right_code(
     assert job.error is not None
     assert (job.error["code"], job.error.get("reason")) == (code, reason)
     assert artifacts(workplace.database) == []
+
+
+def test_a_probe_without_numbers_fails_the_job(workplace: Workplace, submit: Submitter) -> None:
+    waiting = submit.compression({"probe": "nan"})
+    with workplace.database.transaction() as session:
+        # Only models that can be run are probed; the stand-in's own are bare tensors.
+        session.execute(update(ModelRecord).where(ModelRecord.id == waiting.model_id).values(format="onnx"))
+    job = run(workplace, waiting)
+    assert job.status == JobState.FAILED
+    assert job.error is not None
+    assert (job.error["code"], job.error.get("reason"), job.error.get("step")) == (
+        "invalid_result",
+        "result_invalid",
+        "probe-original",
+    )
+    assert artifacts(workplace.database) == []
     assert told(workplace.database, job) == ["created", "queued", "started", "failed"]
     assert str(workplace.settings.data_dir) not in f"{job.error}{job.log}"
 
