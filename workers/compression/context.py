@@ -8,8 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from workers.compression.data import Dataset
+from workers.compression.families.model import Model
 from workers.compression.specs.job import Evaluation, Target
-from workers.compression.specs.messages import Event, Log, MetricReported, Progress
+from workers.compression.specs.messages import (
+    Checkpoint,
+    CheckpointWritten,
+    Event,
+    ExtraFile,
+    Log,
+    MetricReported,
+    Progress,
+)
+from workers.compression.specs.metrics import Curve
 
 
 def _ignore(event: Event) -> None:
@@ -24,6 +34,11 @@ class Context:
         scratch: A folder the technique may fill.
         seed: Feeds every random choice; same seed, same bytes.
         emit: Takes events; the child writes them to its standard output.
+        threads: How many threads heavy computing may use; figures of speed go by ``target.threads`` instead.
+        open_original: Opens the job's original model anew.
+        open_student: Opens a model that a step names by its id.
+        checkpoints: The latest checkpoint of each step of an attempt that was cut off, by step.
+        checkpoint_seconds: Time between two checkpoints of one step.
     """
 
     scratch: Path
@@ -34,10 +49,17 @@ class Context:
     calibration: Dataset | None = None
     evaluation_data: Dataset | None = None
     emit: Callable[[Event], None] = _ignore
+    threads: int = 1
+    open_original: Callable[[], Model] | None = None
+    open_student: Callable[[str], Model] | None = None
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    checkpoint_seconds: float = 30.0
     step: str = ""
     window: tuple[float, float] = (0.0, 1.0)
     warnings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    extras: list[ExtraFile] = field(default_factory=list)
     _last_progress: float = 0.0
 
     def random(self) -> np.random.Generator:
@@ -75,6 +97,11 @@ class Context:
     def metric(self, name: str, value: float, step: int = 0) -> None:
         """A figure on the way, such as a loss."""
         self.emit(MetricReported(name=name, value=value, step=step))
+
+    def checkpoint(self, path: str, update: int, *, finished: bool) -> None:
+        """Hands over a file below ``out/`` from which the current step can go on; it must not change any more."""
+        made = Checkpoint(step=self.step, path=path, update=update, finished=finished)
+        self.emit(CheckpointWritten(checkpoint=made))
 
     def windows(self, count: int) -> tuple[tuple[float, float], ...]:
         """The current window of the progress bar cut into ``count`` equal ones."""

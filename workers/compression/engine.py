@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -65,6 +66,10 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
     stored file.
     """
     context.step = "open"
+    context.threads, context.checkpoint_seconds = request.threads, request.checkpoint_seconds
+    context.checkpoints = {found.step: found for found in request.checkpoints}
+    context.open_original = partial(open_file, request.model, context)
+    context.open_student = lambda student: open_file(request.students[student], context)
     model = open_file(request.model, context)
     quick_look = _keep_outputs(model, context) if request.model.format in RUNNABLE_FORMATS else None
     outcomes: list[StepOutcome] = []
@@ -87,6 +92,7 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
         steps=tuple(outcomes),
         layers=layers,
         load=model.load_snippet(name),
+        extras=tuple(context.extras),
         warnings=tuple(context.warnings),
     )
 
@@ -114,6 +120,7 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
     context.progress(0.0, f"{spec.technique} {spec.method}")
     known_warnings = len(context.warnings)
     context.changes.clear()
+    context.curves.clear()
     started = time.perf_counter()
     try:
         model = handler_for(type(spec), model.format)(model, spec, context)
@@ -129,6 +136,7 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
         seconds=seconds,
         changed="; ".join(context.changes) or "done",
         fidelity=fidelity,
+        curves=tuple(context.curves),
         warnings=tuple(context.warnings[known_warnings:]),
     )
 

@@ -90,12 +90,25 @@ class JobPart(Contract):
     seed: int = 0
 
 
+class Checkpoint(Contract):
+    """Where a training step of the recipe stood; ``update`` grows until the step is ``finished``."""
+
+    step: Text
+    path: Path
+    update: Annotated[int, Field(ge=0, le=1 << 40)]
+    finished: bool = False
+
+
 class Compress(JobPart):
     """Open the model, apply the recipe, write the artifact to ``out/<artifact.name>``."""
 
     task: Literal["compress"] = "compress"
     model: ModelFile
     recipe: Recipe
+    students: dict[Text, ModelFile] = Field(default_factory=dict, description="Models that steps name, by their id.")
+    checkpoints: tuple[Checkpoint, ...] = Field((), description="The latest per step, of an attempt that was cut off.")
+    checkpoint_seconds: Annotated[float, Field(gt=0.0, le=1e9)] = 30.0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class Probe(JobPart):
@@ -156,7 +169,16 @@ class MetricReported(Contract):
     step: int = 0
 
 
-Event = Annotated[Progress | Log | StepCompleted | MetricReported, Field(discriminator="type")]
+class CheckpointWritten(Contract):
+    """A file below ``out/`` from which another worker can go on; complete when this is said, never changed after."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    checkpoint: Checkpoint
+
+
+Event = Annotated[
+    Progress | Log | StepCompleted | MetricReported | CheckpointWritten, Field(discriminator="type")
+]
 
 
 class Port(Contract):
@@ -195,6 +217,16 @@ class DatasetInspection(Contract):
     warnings: tuple[Text, ...] = ()
 
 
+class ExtraFile(Contract):
+    """A file besides the model itself, such as the adapter of a fine-tuning."""
+
+    path: Path = Field(description="File below out/.")
+    name: Text
+    kind: Literal["adapter"] = "adapter"
+    format: Annotated[str, Field(max_length=32)]
+    load: Text = Field(description="Paste-ready snippet that opens it.")
+
+
 class Compressed(Contract):
     """The artifact that a recipe made."""
 
@@ -205,6 +237,7 @@ class Compressed(Contract):
     steps: tuple[StepOutcome, ...]
     layers: tuple[Layer, ...] = ()
     load: Text = Field(description="Paste-ready snippet that opens the artifact.")
+    extras: Annotated[tuple[ExtraFile, ...], Field(max_length=8)] = ()
     warnings: tuple[Text, ...] = ()
 
 

@@ -117,6 +117,13 @@ class TensorStatistics(Contract):
     histogram: tuple[Count, ...] = ()
 
 
+class Curve(Contract):
+    """A figure over the course of a training: pairs of update and value."""
+
+    name: Name
+    points: Annotated[tuple[tuple[Count, Finite], ...], Field(max_length=2000)]
+
+
 class StepOutcome(Contract):
     """What one recipe step did, as far as a quick look in memory can tell; the proof is in the metrics."""
 
@@ -126,6 +133,7 @@ class StepOutcome(Contract):
     seconds: Positive
     changed: Annotated[str, Field(max_length=2000)]
     fidelity: Fidelity | None = None
+    curves: Annotated[tuple[Curve, ...], Field(max_length=20)] = ()
     warnings: tuple[Annotated[str, Field(max_length=2000)], ...] = ()
 
 

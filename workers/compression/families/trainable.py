@@ -1,0 +1,69 @@
+"""What training needs of a network, whatever file it came from."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from workers.compression.families.model import Model
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A network that gradients flow through, with values of its own: nothing in it is a view of a mapped file.
+
+    Args:
+        module: Takes the model's inputs in order as tensors, returns a tuple of its outputs in order. Between
+            ``train()`` and ``eval()`` it changes as the network would have: dropout, batch norms on the batch's figures.
+            All parameters ask for gradients. Tied weights are one parameter.
+        names: Name in the model (as in ``FloatWeight.name``, ``parameters()``) of each of the module's parameters and
+            float buffers, by its name in the module (as in ``named_parameters()``, ``named_buffers()``).
+        layers: The module's names of its parameters in groups, from the input to the output; the last one is the layer
+            that makes the output. Groups are what freezing and rates per layer go by: for a transformer embeddings,
+            each block, and the head; else one group per layer.
+        taps: Names of hidden states, from the input to the output, that ``tapped`` can give besides the outputs.
+        linear: The module's names of weights of linear layers and convolutions, outputs first (axis 0).
+        compute_batch: The number of rows the network takes at a time where that is fixed.
+    """
+
+    module: torch.nn.Module
+    names: Mapping[str, str]
+    layers: tuple[tuple[str, ...], ...]
+    linear: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
+    compute_batch: int | None = None
+
+
+class TrainableModel(Model):
+    """A model whose weights can learn."""
+
+    @abstractmethod
+    def trainable(self) -> Trainable:
+        """A trainable copy of the network; the model itself does not change.
+
+        Raises:
+            UnsupportedOperator: An operator that gradients cannot pass, named.
+        """
+
+    @abstractmethod
+    def adopt(self, trained: Trainable) -> None:
+        """Takes over the parameters and float buffers of what ``trainable`` gave; ties stay ties.
+
+        The values are stored in the type in which the model stores them.
+        """
+
+    @abstractmethod
+    def with_head(self, classes: tuple[str, ...], seed: int) -> "TrainableModel":
+        """The same body with a fresh last layer of one output per class (one class: a single value).
+
+        Raises:
+            UnsupportedTechnique: No last layer could be told, and why.
+        """
+
+
+def as_trainable(model: Model) -> TrainableModel:
+    """``model`` as what training works on."""
+    if not isinstance(model, TrainableModel):
+        raise TypeError(f"{type(model).__name__} cannot be trained")
+    return model
