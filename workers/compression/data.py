@@ -9,10 +9,11 @@ from typing import Protocol, cast
 import numpy as np
 
 from workers.compression.datasets.binding import feeder
+from workers.compression.datasets.bucketing import bucketed, in_order
 from workers.compression.datasets.labels import Labels, is_pairs, label
 from workers.compression.datasets.pooling import pool
 from workers.compression.datasets.source import Array, Arrays, Rows, Source, port_of
-from workers.compression.datasets.splitting import part_of, stratified_order
+from workers.compression.datasets.splitting import part_of, set_aside, shard_of, shuffled_order, stratified_order
 from workers.compression.datasets.synthesis import synthetic_arrays
 from workers.compression.specs.containers.sniffing import sniff_dataset
 from workers.compression.specs.errors import DatasetMismatch
@@ -63,6 +64,7 @@ class Dataset:
         order: Numbers of the rows that belong to this dataset.
         preprocessing: As stated at upload.
         synthetic: Whether the rows are made up.
+        mixing: Seed and epoch of the last ``shuffled``; bucketed batches are shuffled by it.
     """
 
     source: Source
@@ -70,6 +72,7 @@ class Dataset:
     order: Rows
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     synthetic: bool = False
+    mixing: tuple[int, int] = (0, 0)
 
     @property
     def rows(self) -> int:
@@ -96,28 +99,87 @@ class Dataset:
         """How hidden states become one vector, for ``pool``."""
         return self.preprocessing.text().pooling
 
-    def limited(self, rows: int) -> "Dataset":
-        """The first ``rows`` rows, which hold the classes in about their shares of the whole."""
-        return replace(self, order=self.order[:rows])
+    def class_counts(self) -> Rows:
+        """How many rows of this dataset each of ``classes`` has; empty unless the task is classification."""
+        targets = self.targets if self.task is Task.CLASSIFICATION else None
+        if targets is None:
+            return np.empty(0, np.int64)
+        return np.bincount(targets.astype(np.int64), minlength=len(self.classes))
 
-    def batches(self, inputs: tuple[Port, ...], size: int, tokenizer: Path | None) -> Iterator[Batch]:
+    def limited(self, rows: int) -> "Dataset":
+        """The first ``rows`` rows, which hold the classes in about their shares of the whole.
+
+        They come in the file's order where the file is decoded group by group and does not fit into memory.
+        """
+        return replace(self, order=self._readable(self.order[:rows]))
+
+    def parts(self, share: float) -> "tuple[Dataset, Dataset]":
+        """This dataset without its last ``share`` (0..1) of rows, and those; both hold the classes in their shares.
+
+        The second one comes in the file's order where the file is decoded group by group and does not fit into
+        memory; it is empty if ``share`` is 0.
+
+        Raises:
+            InvalidDataset: ``too_few_rows`` for a row in each.
+        """
+        first, last = set_aside(self.order, share)
+        return replace(self, order=first), replace(self, order=self._readable(last))
+
+    def shuffled(self, seed: int, epoch: int) -> "Dataset":
+        """The same rows in an order that depends on nothing but ``seed`` and ``epoch``."""
+        order = shuffled_order(self.order, (seed, epoch), self.source.groups, self.source.groups_held)
+        return replace(self, order=order, mixing=(seed, epoch))
+
+    def shard(self, rank: int, count: int) -> "Dataset":
+        """Every ``count``-th row from ``rank`` on. All shards are equally long and together hold all rows.
+
+        Where the rows do not divide evenly, the first ones come once more at the end of the last shards; else no
+        row is in two shards.
+        """
+        return replace(self, order=shard_of(self.order, rank, count))
+
+    def batches(
+        self,
+        inputs: tuple[Port, ...],
+        size: int,
+        tokenizer: Path | None,
+        *,
+        start: int = 0,
+        bucketing: bool = False,
+    ) -> Iterator[Batch]:
         """The rows once, ``size`` at a time, the last batch with what is left.
 
         A model with a fixed batch size gets batches of that size and rows that do not fill one are left out.
 
+        Args:
+            inputs: The model's inputs.
+            size: Rows per batch.
+            tokenizer: The model's tokenizer.json; only text needs it.
+            start: Batches to leave out; their rows are not read.
+            bucketing: Whether texts of similar length share a batch; the batches then come in an order shuffled by
+                ``mixing``, and an incomplete one need not be the last.
+
         Raises:
             DatasetMismatch: The data cannot be fed to these inputs; found before the first batch.
         """
-        feed, fixed = feeder(self.source, inputs, self.preprocessing, tokenizer, self.task)
+        feeds = feeder(self.source, inputs, self.preprocessing, tokenizer, self.task)
         pairs = is_pairs(self.source) and self.task in (Task.SIMILARITY, Task.FIDELITY)
-        step = size if fixed is None else fixed
-        if fixed is not None and (pairs or fixed > self.rows):
-            raise DatasetMismatch(f"The model takes batches of exactly {fixed}, which this data cannot fill.")
-        last = self.rows if fixed is None else self.rows - fixed + 1
-        for start in range(0, last, step):
-            rows = self.order[start : start + step]
+        step = size if feeds.batch is None else feeds.batch
+        if feeds.batch is not None and (pairs or step > self.rows):
+            raise DatasetMismatch(f"The model takes batches of exactly {step}, which this data cannot fill.")
+        order = self.order if feeds.batch is None else self.order[: self.rows - self.rows % step]
+        if bucketing and feeds.lengths is not None:
+            chosen = bucketed(order, step, feeds.lengths, self.mixing, start)
+        else:
+            chosen = in_order(order, step, start)
+        for rows in chosen:
             targets = None if self.labels.targets is None else self.labels.targets[rows]
-            yield Batch(feed(rows), targets, len(rows), pairs)
+            yield Batch(feeds.feed(rows), targets, len(rows), pairs)
+
+    def _readable(self, order: Rows) -> Rows:
+        """Sorted where reading in any other order would decode the same groups again and again."""
+        groups = self.source.groups
+        return order if groups is None or len(groups) <= self.source.groups_held else np.sort(order)
 
 
 def open_dataset(file: DatasetFile) -> Dataset:

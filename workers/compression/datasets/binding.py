@@ -1,6 +1,7 @@
 """Raw rows of a source to the feeds of a model."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,26 @@ from workers.compression.specs.job import Preprocessing
 from workers.compression.specs.matching import Assignment, assign_inputs, fixed_batch, is_text
 from workers.compression.specs.messages import Port
 
-Feeder = Callable[[Rows], Arrays]
+
+@dataclass(frozen=True)
+class Feeder:
+    """How rows reach a model.
+
+    Args:
+        feed: From row numbers to feeds.
+        batch: The number of rows the model takes at a time where that is fixed.
+        lengths: How long each row is, where rows differ in length.
+    """
+
+    feed: Callable[[Rows], Arrays]
+    batch: int | None
+    lengths: Callable[[Rows], Rows] | None = None
 
 
 def feeder(
     source: Source, inputs: tuple[Port, ...], preprocessing: Preprocessing, tokenizer: Path | None, task: Task
-) -> tuple[Feeder, int | None]:
-    """A function from row numbers to feeds, and the number of rows the model takes at a time where that is fixed.
+) -> Feeder:
+    """How the rows of ``source`` reach a model with these inputs.
 
     Raises:
         DatasetMismatch: The data cannot be fed to these inputs.
@@ -27,19 +41,24 @@ def feeder(
     assignments = assign_inputs(source.format, source.features, inputs)
     fixed = fixed_batch(assignments)
     if is_text(source.features):
-        return _text_feeder(source, inputs, preprocessing, tokenizer, task), fixed
+        return _text_feeder(source, inputs, preprocessing, tokenizer, task, fixed)
     if source.format is DatasetFormat.IMAGE_FOLDER:
-        return _image_feeder(source, inputs[0], preprocessing), fixed
+        return Feeder(_image_feed(source, inputs[0], preprocessing), fixed)
 
     def feed(rows: Rows) -> Arrays:
         values = source.read(rows)
         return {found.port.name: _fill(found, values, source.constants) for found in assignments}
 
-    return feed, fixed
+    return Feeder(feed, fixed)
 
 
 def _text_feeder(
-    source: Source, inputs: tuple[Port, ...], preprocessing: Preprocessing, tokenizer: Path | None, task: Task
+    source: Source,
+    inputs: tuple[Port, ...],
+    preprocessing: Preprocessing,
+    tokenizer: Path | None,
+    task: Task,
+    fixed: int | None,
 ) -> Feeder:
     # Imported here because only text needs the tokenizers library.
     from workers.compression.datasets.tokens import Tokens  # noqa: PLC0415
@@ -47,18 +66,25 @@ def _text_feeder(
     tokens = Tokens(tokenizer, inputs, preprocessing.text())
     apart = is_pairs(source) and task in (Task.SIMILARITY, Task.FIDELITY)
 
+    def columns(rows: Rows) -> list[list[str]]:
+        return [[str(text) for text in values] for values in source.read(rows).values()]
+
     def feed(rows: Rows) -> Arrays:
-        columns = [[str(text) for text in values] for values in source.read(rows).values()]
-        if len(columns) == 1:
-            return tokens.encode(columns[0])
+        read = columns(rows)
+        if len(read) == 1:
+            return tokens.encode(read[0])
         if apart:
-            return tokens.encode(columns[0] + columns[1])
-        return tokens.encode(list(zip(columns[0], columns[1], strict=True)))
+            return tokens.encode(read[0] + read[1])
+        return tokens.encode(list(zip(read[0], read[1], strict=True)))
 
-    return feed
+    def lengths(rows: Rows) -> Rows:
+        counted = np.stack([tokens.lengths(texts) for texts in columns(rows)])
+        return counted.max(axis=0) if apart else counted.sum(axis=0)
+
+    return Feeder(feed, fixed, lengths)
 
 
-def _image_feeder(source: Source, port: Port, preprocessing: Preprocessing) -> Feeder:
+def _image_feed(source: Source, port: Port, preprocessing: Preprocessing) -> Callable[[Rows], Arrays]:
     # Imported here because only images need Pillow.
     from workers.compression.datasets.pixels import Pixels  # noqa: PLC0415
 

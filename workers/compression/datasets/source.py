@@ -35,6 +35,8 @@ class Source:
         target_name: The label's column or array.
         integer_labels: Whether integers in ``target`` are integers by their type and not only by their look.
         constants: 0-d arrays, fed as they are.
+        groups: First rows of the groups in which the file is decoded, where not all of them are held at once.
+        groups_held: How many groups are held at once.
         verify: Reads what ``open_source`` put off, so that an inspection finds every fault there is.
         warnings: What the user should know about the file.
     """
@@ -47,6 +49,8 @@ class Source:
     target_name: str = "target"
     integer_labels: bool = False
     constants: Arrays = field(default_factory=dict)
+    groups: Rows | None = None
+    groups_held: int = 1
     verify: Callable[[], None] = _nothing
     warnings: tuple[str, ...] = ()
 

@@ -1,9 +1,10 @@
-"""Which rows a role sees: parts of one seeded, stratified order."""
+"""Which rows a role or a process sees, and in what order: parts of one seeded, stratified order."""
 
 import numpy as np
 
 from workers.compression.datasets.labels import Labels
 from workers.compression.datasets.source import Rows
+from workers.compression.specs.errors import InvalidDataset
 from workers.compression.specs.formats import Task
 
 
@@ -31,3 +32,44 @@ def part_of(order: Rows, part: tuple[float, float]) -> Rows:
     """The half-open interval ``part`` of ``order``; adjoining parts share no row and leave none out."""
     low, high = (int(share * len(order)) for share in part)
     return order[low:high]
+
+
+def set_aside(order: Rows, share: float) -> tuple[Rows, Rows]:
+    """``order`` without its last ``share``, and that last part; at least one row each unless ``share`` is 0.
+
+    Raises:
+        InvalidDataset: ``too_few_rows`` for two parts.
+    """
+    if not share:
+        return order, order[:0]
+    if len(order) < 2:
+        raise InvalidDataset(
+            f"{len(order)} row of the dataset cannot be divided into two parts.",
+            reason="too_few_rows",
+            hint="Give more rows, or set validation to 0.",
+        )
+    count = min(max(round(len(order) * share), 1), len(order) - 1)
+    return order[:-count], order[-count:]
+
+
+def shuffled_order(order: Rows, seed: tuple[int, int], groups: Rows | None, held: int) -> Rows:
+    """The same rows in an order that depends on ``seed`` alone, whatever order they come in.
+
+    Rows of a file that is decoded in groups are shuffled among ``held`` groups at a time, and the groups are shuffled
+    before that: at random over the whole file every row would have its group decoded anew.
+    """
+    random = np.random.default_rng(seed)
+    rows = np.sort(order)
+    if groups is None or len(groups) <= held:
+        return random.permutation(rows)
+    cuts = np.searchsorted(rows, groups[1:])
+    stretches = [rows[low:high] for low, high in zip((0, *cuts), (*cuts, len(rows)), strict=True)]
+    mixed = random.permutation(len(stretches))
+    windows = (mixed[first : first + held] for first in range(0, len(mixed), held))
+    return np.concatenate([random.permutation(np.concatenate([stretches[at] for at in window])) for window in windows])
+
+
+def shard_of(order: Rows, rank: int, count: int) -> Rows:
+    """Every ``count``-th row from ``rank`` on; the first rows are repeated so that all shards are equally long."""
+    length = -(-len(order) // count)
+    return np.resize(order, length * count)[rank::count]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from workers.compression.datasets.source import Array, Arrays
+from workers.compression.datasets.source import Array, Arrays, Rows
 from workers.compression.specs.errors import DatasetMismatch, InvalidModel
 from workers.compression.specs.job import TextPreprocessing
 from workers.compression.specs.messages import Port
@@ -37,6 +37,11 @@ class Tokens:
         """The model's inputs for ``texts``; pairs become one sequence each."""
         encoded = self._tokenizer.encode_batch(texts)
         return {port.name: _column(port.name, encoded).astype(port.dtype) for port in self._inputs}
+
+    def lengths(self, texts: list[str]) -> Rows:
+        """How many tokens each text has once cut to the longest that is fed, padding left out."""
+        encoded = self._tokenizer.encode_batch(texts)
+        return np.array([sum(row.attention_mask) for row in encoded], dtype=np.int64)
 
 
 def _load(path: Path) -> Tokenizer:
