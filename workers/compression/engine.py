@@ -12,7 +12,8 @@ from workers.compression.data import Batch, Dataset, open_dataset
 from workers.compression.evaluation import output_fidelity
 from workers.compression.families.model import Array, Model
 from workers.compression.layers import compare_layers
-from workers.compression.measure import compare, evaluation_data, open_file, probe
+from workers.compression.measure import compare, evaluation_data, open_file, outputs_may_change, probe
+from workers.compression.pairing import Binding
 from workers.compression.registry import family, handler_for
 from workers.compression.specs.containers.sniffing import sniff_model
 from workers.compression.specs.errors import EngineError
@@ -83,7 +84,8 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
     context.progress(0.0, "saving")
     name = f"model{model.extension}"
     model.save(out / name)
-    layers = compare_layers(open_file(request.model, context), model)
+    rebuilt = outputs_may_change(request.recipe)
+    layers = compare_layers(open_file(request.model, context), model, rebuilt=rebuilt)
     context.progress(1.0, "saved")
     return Compressed(
         path=f"{OUTPUT_FOLDER}/{name}",
@@ -102,18 +104,31 @@ class _QuickLook:
     """A few batches and what the original made of them."""
 
     dataset: Dataset
+    binding: Binding
     batches: list[Batch]
     outputs: list[list[Array]]
 
-    def fidelity(self, model: Model) -> Fidelity:
-        return output_fidelity(self.outputs, model, self.batches, self.dataset)
+    def fidelity(self, model: Model) -> Fidelity | None:
+        """None where the model now answers something else than the original did, or takes other batch sizes."""
+        binding = Binding(model.inputs, model.tokenizer_file() or self.binding.tokenizer)
+        if binding.agrees(self.binding):
+            return output_fidelity(self.outputs, self.batches, model, self.batches, self.dataset)
+        batches = _few_batches(self.dataset, binding, max(map(len, self.batches), default=QUICK_ROWS))
+        if [len(batch) for batch in batches] != [len(batch) for batch in self.batches]:
+            return None
+        return output_fidelity(self.outputs, self.batches, model, batches, self.dataset)
+
+
+def _few_batches(dataset: Dataset, binding: Binding, rows: int) -> list[Batch]:
+    return list(islice(dataset.batches(binding.inputs, rows, binding.tokenizer), QUICK_BATCHES))
 
 
 def _keep_outputs(model: Model, context: Context) -> _QuickLook:
     """Handlers may change a model in place, so the original's outputs are kept before the first of them runs."""
     dataset = evaluation_data(model, context)
-    batches = list(islice(dataset.batches(model.inputs, QUICK_ROWS, model.tokenizer_file()), QUICK_BATCHES))
-    return _QuickLook(dataset, batches, [model.run(batch.feeds) for batch in batches])
+    binding = Binding(model.inputs, model.tokenizer_file())
+    batches = _few_batches(dataset, binding, QUICK_ROWS)
+    return _QuickLook(dataset, binding, batches, [model.run(batch.feeds) for batch in batches])
 
 
 def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Context) -> tuple[Model, StepOutcome]:
@@ -125,6 +140,7 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
     try:
         model = handler_for(type(spec), model.format)(model, spec, context)
         seconds = time.perf_counter() - started
+        context.compressed = context.compressed or spec.compresses
         fidelity = quick_look.fidelity(model) if quick_look is not None else None
     except EngineError as error:
         error.step = error.step or context.step

@@ -1,201 +1,190 @@
 """Runs original and compressed over the same rows: fidelity of the outputs and, with labels, task metrics."""
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from workers.compression import scores
-from workers.compression.data import Batch, Dataset, pool
+from workers.compression.data import Batch, Dataset
 from workers.compression.families.model import Array, Model
-from workers.compression.specs.errors import DatasetMismatch, NumericalFailure
+from workers.compression.pairing import Batches, Pair
+from workers.compression.specs.errors import DatasetMismatch, InvalidResult, NumericalFailure
 from workers.compression.specs.formats import Task
-from workers.compression.specs.metrics import Fidelity, Interval
+from workers.compression.specs.metrics import Fidelity
+from workers.compression.task_scores import Answers, Scored, comparable
 
 BATCH_ROWS = 16
-DEFAULT_METRICS = {
-    Task.CLASSIFICATION: "accuracy",
-    Task.REGRESSION: "rmse",
-    Task.SIMILARITY: "spearman",
-    Task.FIDELITY: "fidelity",
-}
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass
-class Scored:
-    """Task metrics of one model and their intervals."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a pass over the evaluation rows showed."""
+    """What a pass over the evaluation rows showed; ``findings`` say in words why a figure is missing."""
 
     rows: int
-    fidelity: Fidelity
+    fidelity: Fidelity | None
     original: Scored
     compressed: Scored
+    findings: tuple[str, ...] = ()
 
 
-def judge(original: Model, compressed: Model, dataset: Dataset, random: np.random.Generator) -> Judgement:
+def judge(
+    original: Model,
+    compressed: Model,
+    dataset: Dataset,
+    random: np.random.Generator,
+    *,
+    outputs_may_change: bool = False,
+) -> Judgement:
     """One pass of both models over ``dataset``.
+
+    Args:
+        original: What the figures are compared with.
+        compressed: May take other inputs, tokens and batch sizes than the original.
+        dataset: The rows, with or without labels.
+        random: Feeds the intervals.
+        outputs_may_change: Whether the compressed model may answer something else than the original, such as new
+            labels; the original then need not be able to answer them.
 
     Raises:
         NumericalFailure: The compressed model gives NaN or infinity where the original gave numbers.
         DatasetMismatch: The outputs hold nothing that the labels could be compared with.
+        InvalidResult: The outputs have other shapes although nothing was to change them.
     """
-    collected: tuple[list[Floats], list[Floats]] = ([], [])
-    targets: list[Array] = []
-    sums: list[scores.FidelitySums] = []
+    compared = ComparedOutputs(dataset)
+    answers = (Answers(dataset, required=not outputs_may_change), Answers(dataset, required=True))
     rows = 0
-    for batch in dataset.batches(original.inputs, BATCH_ROWS, original.tokenizer_file()):
-        outputs = (original.run(batch.feeds), compressed.run(batch.feeds))
-        compared = [_comparable(side, batch, dataset) for side in outputs]
-        sums = sums or [scores.FidelitySums() for _ in compared[0]]
-        for total, left, right in zip(sums, compared[0], compared[1], strict=True):
-            total.add(left, right, classes=_holds_classes(left, dataset))
-        if batch.targets is not None and dataset.task is not Task.FIDELITY:
-            targets.append(batch.targets)
-            for side, made in zip(collected, outputs, strict=True):
-                side.append(_predictions(made, batch, dataset))
-        rows += len(batch)
+    for batches in Pair(original, compressed).batches(dataset, BATCH_ROWS):
+        sides = (_Made.by(original, batches.original), _Made.by(compressed, batches.compressed))
+        compared.add(*(side.comparable(dataset) for side in sides))
+        for taken, side in zip(answers, sides, strict=True):
+            for outputs, batch in zip(side.outputs, side.batches, strict=True):
+                taken.add(outputs, batch)
+        rows += sum(len(batch) for batch in batches.original)
     if not rows:
-        raise DatasetMismatch("The evaluation data has no rows.", step="measure")
-    _require_numbers(sums)
-    seed = int(random.integers(1 << 31))
-    scored = [_score(dataset, targets, side, np.random.default_rng(seed)) for side in collected]
-    return Judgement(rows, scores.worst([total.result() for total in sums]), scored[0], scored[1])
-
-
-def output_fidelity(original: list[list[Array]], compressed: Model, batches: list[Batch], dataset: Dataset) -> Fidelity:
-    """Fidelity of ``compressed`` to outputs of the original that were kept, batch by batch."""
-    sums: list[scores.FidelitySums] = []
-    for kept, batch in zip(original, batches, strict=True):
-        left = _comparable(kept, batch, dataset)
-        right = _comparable(compressed.run(batch.feeds), batch, dataset)
-        sums = sums or [scores.FidelitySums() for _ in left]
-        for total, before, after in zip(sums, left, right, strict=True):
-            total.add(before, after, classes=_holds_classes(before, dataset))
-    _require_numbers(sums)
-    return scores.worst([total.result() for total in sums])
-
-
-def _require_numbers(sums: list[scores.FidelitySums]) -> None:
-    if not all(total.finite for total in sums):
-        raise NumericalFailure(
-            "The compressed model's outputs contain NaN or infinity.",
-            reason="output_not_finite",
-            hint="Exclude the layers with the widest value range, or choose a wider type.",
+        raise DatasetMismatch(
+            "The evaluation data has no rows, or too few for the models' batch sizes.", step="measure"
         )
+    compared.require_numbers()
+    if not outputs_may_change:
+        compared.require_same_shapes()
+    seed = int(random.integers(1 << 31))
+    first, second = (taken.score(np.random.default_rng(seed)) for taken in answers)
+    findings = (*compared.findings(), *_answer_findings(*answers))
+    return Judgement(rows, compared.fidelity(), first, second, findings)
 
 
-def _comparable(outputs: list[Array], batch: Batch, dataset: Dataset) -> list[Array]:
-    """The float outputs, hidden states pooled as the data says; integer outputs only where there are no others."""
-    floats = [made for made in outputs if np.issubdtype(made.dtype, np.floating) and made.size]
-    return [pool(made, batch.feeds, dataset.pooling) for made in floats or outputs if made.size]
+def output_fidelity(
+    original: list[list[Array]],
+    original_batches: list[Batch],
+    compressed: Model,
+    compressed_batches: list[Batch],
+    dataset: Dataset,
+) -> Fidelity | None:
+    """Fidelity of ``compressed`` to outputs of the original that were kept, batch by batch of the same rows.
+
+    Raises:
+        NumericalFailure: The compressed model gives NaN or infinity where the original gave numbers.
+    """
+    compared = ComparedOutputs(dataset)
+    for kept, before, after in zip(original, original_batches, compressed_batches, strict=True):
+        compared.add(comparable(kept, before, dataset), comparable(compressed.run(after.feeds), after, dataset))
+    compared.require_numbers()
+    return compared.fidelity()
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Some rows' batches and what a model made of each."""
+
+    batches: Batches
+    outputs: list[list[Array]]
+
+    @classmethod
+    def by(cls, model: Model, batches: Batches) -> "_Made":
+        return cls(batches, [model.run(batch.feeds) for batch in batches])
+
+    def comparable(self, dataset: Dataset) -> list[Array]:
+        """The comparable outputs of all the rows together."""
+        parts = [comparable(made, batch, dataset) for made, batch in zip(self.outputs, self.batches, strict=True)]
+        return parts[0] if len(parts) == 1 else [np.concatenate(same) for same in zip(*parts, strict=True)]
+
+
+@dataclass
+class ComparedOutputs:
+    """Outputs of both models in pairs: the first with the first and so on, as far as both have them.
+
+    A pair whose shapes differ in any batch has no fidelity; that both give numbers is looked at all the same.
+    """
+
+    dataset: Dataset
+    _sums: list[scores.FidelitySums] = field(default_factory=list)
+    _unlike: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    _outputs: int = 0
+    _finite: bool = True
+
+    def add(self, original: list[Array], compressed: list[Array]) -> None:
+        """Takes the comparable outputs of both for the same rows."""
+        self._outputs = max(len(original), len(compressed))
+        self._sums = self._sums or [scores.FidelitySums() for _ in zip(original, compressed, strict=False)]
+        for index, (left, right) in enumerate(zip(original, compressed, strict=False)):
+            if left.shape == right.shape:
+                self._sums[index].add(left, right, classes=_holds_classes(left, self.dataset))
+            else:
+                self._unlike.setdefault(index, (left.shape[1:], right.shape[1:]))
+                self._require_finite(right)
+        for alone in compressed[len(original) :]:
+            self._require_finite(alone)
+
+    def fidelity(self) -> Fidelity | None:
+        """The worst over the pairs; None where the first outputs cannot be compared."""
+        kept = [total for index, total in enumerate(self._sums) if index not in self._unlike]
+        return scores.worst([total.result() for total in kept]) if kept and 0 not in self._unlike else None
+
+    def findings(self) -> list[str]:
+        """Why there is no fidelity, or not of all outputs."""
+        if 0 in self._unlike:
+            before, after = self._unlike[0]
+            if len(before) == len(after) == 1 and self.dataset.task is Task.CLASSIFICATION:
+                return ["The artifact answers other classes than the original: fidelity does not apply."]
+            shapes = f"The artifact gives {list(after)} per row where the original gives {list(before)}"
+            return [f"{shapes}: fidelity does not apply."]
+        if not self._sums:
+            return ["There are no outputs of both models to compare: fidelity does not apply."]
+        kept = len(self._sums) - len(self._unlike)
+        if kept == self._outputs:
+            return []
+        return [f"Fidelity is that of {kept} of {self._outputs} outputs; the others have no like on the other side."]
+
+    def require_numbers(self) -> None:
+        """Raises ``NumericalFailure`` if the compressed model gave NaN or infinity where the original did not."""
+        if not self._finite or not all(total.finite for total in self._sums):
+            raise NumericalFailure(
+                "The compressed model's outputs contain NaN or infinity.",
+                reason="output_not_finite",
+                hint="Exclude the layers with the widest value range, or choose a wider type.",
+            )
+
+    def require_same_shapes(self) -> None:
+        """Raises ``InvalidResult`` if the outputs do not pair up shape by shape."""
+        for finding in self.findings():
+            raise InvalidResult(f"The recipe was to leave the outputs' shapes alone. {finding}", step="measure")
+
+    def _require_finite(self, output: Array) -> None:
+        if np.issubdtype(output.dtype, np.floating):
+            self._finite = self._finite and bool(np.isfinite(output).all())
+
+
+def _answer_findings(original: Answers, compressed: Answers) -> list[str]:
+    if original.refusal is not None:
+        return [
+            f"Only the artifact's quality is measured, for the original cannot be scored: {original.refusal.detail}"
+        ]
+    if original.width is None or original.width == compressed.width:
+        return []
+    widths = f"The original gives {original.width} figures per row, the artifact {compressed.width}"
+    return [f"{widths}: the original's quality takes its first figure for the first class, and so on."]
 
 
 def _holds_classes(output: Array, dataset: Dataset) -> bool:
     """Whether the last axis can be class scores; a vector that stands for a text has no top class."""
     return output.ndim >= 2 and output.shape[-1] > 1 and dataset.task in (Task.CLASSIFICATION, Task.FIDELITY)
-
-
-def _predictions(outputs: list[Array], batch: Batch, dataset: Dataset) -> Floats:
-    """What the task's metric reads, one row per sample: class scores [n, k], values [n, m] or similarities [n, 1]."""
-    if dataset.task is Task.SIMILARITY:
-        return _similarities(outputs, batch, dataset)
-    floats = [made for made in outputs if np.issubdtype(made.dtype, np.floating)]
-    candidates = [made.reshape(len(batch), -1) for made in floats if len(made) == len(batch) and made.ndim <= 2]
-    if dataset.task is Task.REGRESSION:
-        return np.asarray(_first(candidates, outputs), np.float64)
-    class_scores = [made for made in candidates if made.shape[1] > 1]
-    if class_scores:
-        return np.asarray(class_scores[0], np.float64)
-    labels = [made for made in outputs if np.issubdtype(made.dtype, np.integer) and made.shape == (len(batch),)]
-    if labels:
-        return _one_hot(labels[0], dataset)
-    return _two_classes(_first(candidates, outputs))
-
-
-def _first(candidates: list[Array], outputs: list[Array]) -> Array:
-    if not candidates:
-        shapes = ", ".join(str(list(made.shape)) for made in outputs)
-        raise DatasetMismatch(
-            f"The labels are one per row, but no output of the model has one row of scores or values: {shapes}.",
-            step="measure",
-            hint="Upload data without a target to measure fidelity only.",
-        )
-    return candidates[0]
-
-
-def _one_hot(labels: Array, dataset: Dataset) -> Floats:
-    highest = max(int(labels.max(initial=0)), len(dataset.classes) - 1, 1)
-    return np.eye(highest + 1, dtype=np.float64)[labels.astype(np.int64)]
-
-
-def _two_classes(single: Array) -> Floats:
-    """A single output is the score of class 1: a probability if it lies in 0..1, else a margin around 0."""
-    score = np.asarray(single, np.float64)[:, 0]
-    if score.min(initial=0.0) < 0.0 or score.max(initial=0.0) > 1.0:
-        return np.stack((-score, score), axis=1)
-    return np.stack((1.0 - score, score), axis=1)
-
-
-def _similarities(outputs: list[Array], batch: Batch, dataset: Dataset) -> Floats:
-    vectors = np.asarray(_comparable(outputs, batch, dataset)[0], np.float64)
-    vectors = vectors.reshape(len(vectors), -1)
-    left, right = np.split(vectors, 2)
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    cosines: Floats = np.einsum("ij,ij->i", left, right) / np.maximum(norms, 1e-12)
-    return cosines[:, None]
-
-
-def _score(dataset: Dataset, targets: list[Array], made: list[Floats], random: np.random.Generator) -> Scored:
-    if not targets:
-        return Scored()
-    truth, predictions = np.concatenate(targets), np.concatenate(made)
-    if dataset.task is Task.CLASSIFICATION:
-        return _score_classes(truth, predictions, random)
-    table = scores.REGRESSION_METRICS if dataset.task is Task.REGRESSION else scores.SIMILARITY_METRICS
-    truth = truth.reshape(len(truth), -1)
-    if truth.shape != predictions.shape:
-        raise DatasetMismatch(
-            f"The target has {truth.shape[1]} values per row, the model gives {predictions.shape[1]}.", step="measure"
-        )
-    scored = Scored()
-    flat_truth, flat = truth.reshape(-1), predictions.reshape(-1)
-    for name, metric in table.items():
-        _put(scored, name, metric(flat_truth, flat), scores.bootstrap_interval(metric, flat_truth, flat, random))
-    return scored
-
-
-def _score_classes(truth: Array, predictions: Floats, random: np.random.Generator) -> Scored:
-    classes = truth.astype(np.int64)
-    if classes.max(initial=0) >= predictions.shape[1]:
-        raise DatasetMismatch(
-            f"The data has class {classes.max()}, but the model tells only {predictions.shape[1]} classes apart.",
-            step="measure",
-        )
-    labels = np.argmax(predictions, axis=1)
-    correct = int(np.sum(labels == classes))
-    scored = Scored()
-    _put(scored, "accuracy", correct / len(classes), scores.wilson_interval(correct, len(classes)))
-    _put(scored, "f1", scores.macro_f1(classes, labels), None)
-    if predictions.shape[1] == 2:
-        margin = predictions[:, 1] - predictions[:, 0]
-        interval = scores.bootstrap_interval(scores.binary_auc, classes, margin, random)
-        _put(scored, "auc", scores.binary_auc(classes, margin), interval)
-    return scored
-
-
-def _put(scored: Scored, name: str, value: float, interval: Interval | None) -> None:
-    if not math.isfinite(value):
-        return
-    scored.values[name] = value
-    if interval is not None:
-        scored.intervals[name] = interval

@@ -27,17 +27,31 @@ def count_weights(model: Model) -> WeightCount:
     return WeightCount(total, nonzero)
 
 
-def compare_layers(before: Model, after: Model) -> tuple[Layer, ...]:
-    """Rows of ``GET /v1/jobs/{id}/layers`` in graph order."""
-    return tuple(_row(old, new) for old, new in _pairs(before, after))
+def compare_layers(before: Model, after: Model, *, rebuilt: bool = False) -> tuple[Layer, ...]:
+    """Rows of ``GET /v1/jobs/{id}/layers`` in graph order, each with its namesake on the other side if there is one.
+
+    Args:
+        before: The original.
+        after: The artifact.
+        rebuilt: Whether ``after`` may have layers of its own, such as a new head: the rows then are its layers. Else
+            they are those of ``before``: a technique may have split a layer into several nodes.
+    """
+    if not rebuilt:
+        return tuple(_row(old, old, new) for new, old in _pairs(after, before))
+    # Of another model altogether no layer would ever match, and all would have to be kept.
+    names = {layer.name for layer in after.stored_layers()}
+    return tuple(_row(new, old, new) for old, new in _pairs(before, after, names))
 
 
-def tensor_fidelity(before: Model, after: Model) -> Fidelity:
-    """Fidelity of bare weights, a layer counting as a row: the worst cosine, the SQNR over all."""
+def tensor_fidelity(before: Model, after: Model) -> Fidelity | None:
+    """Fidelity of bare weights, a layer counting as a row: the worst cosine, the SQNR over all.
+
+    Layers without a namesake of the same shape are left out; None if there is no other.
+    """
     signal = noise = largest = 0.0
     cosines: list[float] = []
     for old, new in _pairs(before, after):
-        if old.weights is None or new is None or new.weights is None:
+        if old is None or old.weights is None or new.weights is None or old.weights.size != new.weights.size:
             continue
         left = old.weights.reshape(-1).astype(np.float64)
         right = new.weights.reshape(-1).astype(np.float64)
@@ -46,29 +60,37 @@ def tensor_fidelity(before: Model, after: Model) -> Fidelity:
         signal += float(left @ left)
         noise += float((right - left) @ (right - left))
         largest = max(largest, float(np.max(np.abs(right - left), initial=0.0)))
-    return Fidelity(cosine=min(cosines, default=1.0), sqnr_db=scores.sqnr_db(signal, noise), max_abs_error=largest)
+    if not cosines:
+        return None
+    return Fidelity(cosine=min(cosines), sqnr_db=scores.sqnr_db(signal, noise), max_abs_error=largest)
 
 
-def _pairs(before: Model, after: Model) -> Iterator[tuple[StoredLayer, StoredLayer | None]]:
-    """Matches layers by name; both sides usually come in the same order, so hardly any has to be kept."""
+def _pairs(
+    first: Model, second: Model, names: set[str] | None = None
+) -> Iterator[tuple[StoredLayer | None, StoredLayer]]:
+    """The layers of ``second``, each after its namesake in ``first``, of which only ``names`` are looked at.
+
+    Both sides usually come in the same order, so hardly any layer has to be kept.
+    """
     waiting: dict[str, StoredLayer] = {}
-    following = after.stored_layers()
-    for old in before.stored_layers():
-        while old.name not in waiting:
-            new = next(following, None)
-            if new is None:
+    following = first.stored_layers()
+    for layer in second.stored_layers():
+        while layer.name not in waiting:
+            found = next(following, None)
+            if found is None:
                 break
-            waiting[new.name] = new
-        yield old, waiting.pop(old.name, None)
+            if names is None or found.name in names:
+                waiting[found.name] = found
+        yield waiting.pop(layer.name, None), layer
 
 
-def _row(old: StoredLayer, new: StoredLayer | None) -> Layer:
-    kept = new or old
+def _row(named: StoredLayer, old: StoredLayer | None, new: StoredLayer | None) -> Layer:
+    kept = new or named
     return Layer(
-        name=old.name,
-        op=old.op,
-        parameters=old.parameters,
-        bytes_before=old.bytes,
+        name=named.name,
+        op=named.op,
+        parameters=named.parameters,
+        bytes_before=old.bytes if old is not None else 0,
         bytes_after=new.bytes if new is not None else 0,
         bits=kept.bits,
         sparsity=1.0 - kept.nonzero / kept.parameters if kept.parameters else 0.0,
@@ -76,8 +98,10 @@ def _row(old: StoredLayer, new: StoredLayer | None) -> Layer:
     )
 
 
-def _sqnr(old: StoredLayer, new: StoredLayer | None) -> float | None:
-    if new is None or old.weights is None or new.weights is None or old.weights.shape != new.weights.shape:
+def _sqnr(old: StoredLayer | None, new: StoredLayer | None) -> float | None:
+    if old is None or new is None or old.weights is None or new.weights is None:
+        return None
+    if old.weights.shape != new.weights.shape:
         return None
     error = new.weights.astype(np.float64) - old.weights
     signal = float(np.sum(np.square(old.weights, dtype=np.float64)))

@@ -13,9 +13,10 @@ from workers.compression import timing
 from workers.compression.context import Context
 from workers.compression.data import Dataset, first_feeds, synthetic
 from workers.compression.environment import describe
-from workers.compression.evaluation import BATCH_ROWS, DEFAULT_METRICS, Judgement, Scored, judge
+from workers.compression.evaluation import BATCH_ROWS, Judgement, judge
 from workers.compression.families.model import Feeds, Model
 from workers.compression.layers import count_weights, tensor_fidelity
+from workers.compression.pairing import Pair
 from workers.compression.registry import family
 from workers.compression.specs.errors import DatasetMismatch, EngineError, UnsupportedOperator
 from workers.compression.specs.formats import RUNNABLE_FORMATS, Task
@@ -28,10 +29,13 @@ from workers.compression.specs.metrics import (
     Percentiles,
     Ratios,
 )
+from workers.compression.specs.recipe import Recipe
+from workers.compression.task_scores import DEFAULT_METRICS, Scored
 
 SYNTHETIC_ROWS = 64
 SYNTHETIC_STRETCHES = (1, 2, 4, 16, 32, 64)
 TOKENIZER = "tokenizer.json"
+MAY_CHANGE_OUTPUTS = frozenset({"finetune", "distill"})
 
 
 def probe(request: Probe, context: Context) -> ProbeResult:
@@ -53,20 +57,17 @@ def probe(request: Probe, context: Context) -> ProbeResult:
 
 def compare(request: Compare, context: Context) -> Comparison:
     """Measures original and stored artifact with one harness in one process."""
-    original, compressed = open_file(request.original, context), open_file(request.compressed, context)
-    runnable = request.original.format in RUNNABLE_FORMATS
-    dataset = evaluation_data(original, context) if runnable else None
+    pair = Pair(open_file(request.original, context), open_file(request.compressed, context))
+    dataset = evaluation_data(pair.original, context) if request.original.format in RUNNABLE_FORMATS else None
     context.progress(0.1, "comparing outputs")
-    judgement = (
-        judge(original, compressed, dataset.limited(request.evaluation.max_samples), context.random())
-        if dataset is not None
-        else Judgement(0, tensor_fidelity(original, compressed), Scored(), Scored())
-    )
+    judgement = _judge(pair, dataset, request, context)
     context.progress(0.6, "timing")
-    times = _time_batch_sizes(original, compressed, dataset, context) if dataset is not None else {}
-    one_row = _smallest_feeds(dataset, original) if dataset is not None else None
-    before = _metrics(original, judgement.original, one_row, {size: pair.original for size, pair in times.items()})
-    after = _metrics(compressed, judgement.compressed, one_row, {size: pair.compressed for size, pair in times.items()})
+    times = _time_batch_sizes(pair, dataset, context) if dataset is not None else {}
+    few_rows = pair.feeds(dataset, pair.fixed_rows(dataset) or 1) if dataset is not None else ([], [])
+    before = _metrics(pair.original, judgement.original, few_rows[0], {size: t.original for size, t in times.items()})
+    after = _metrics(
+        pair.compressed, judgement.compressed, few_rows[1], {size: t.compressed for size, t in times.items()}
+    )
     sides = (before, after.model_copy(update={"fidelity": judgement.fidelity}))
     if request.probes is not None:
         sides = _with_probes(sides, request.probes)
@@ -83,7 +84,7 @@ def compare(request: Compare, context: Context) -> Comparison:
         ),
         harness=_harness(request, times),
         environment=describe(request.target.threads),
-        findings=tuple(_findings(ratios)),
+        findings=(*judgement.findings, *_findings(ratios)),
         warnings=tuple(context.warnings),
     )
 
@@ -123,18 +124,29 @@ def _synthetic_that_runs(model: Model, context: Context) -> Dataset:
     )
 
 
-def _time_batch_sizes(
-    original: Model, compressed: Model, dataset: Dataset, context: Context
-) -> dict[int, timing.PairedTimes]:
+def _judge(pair: Pair, dataset: Dataset | None, request: Compare, context: Context) -> Judgement:
+    if dataset is None:
+        return Judgement(0, tensor_fidelity(pair.original, pair.compressed), Scored(), Scored())
+    rows = dataset.limited(request.evaluation.max_samples)
+    may_change = outputs_may_change(request.recipe)
+    return judge(pair.original, pair.compressed, rows, context.random(), outputs_may_change=may_change)
+
+
+def outputs_may_change(recipe: Recipe) -> bool:
+    """Whether a step may replace the last layer or the whole model, so that the artifact answers something else."""
+    return any(step.technique in MAY_CHANGE_OUTPUTS for step in recipe)
+
+
+def _time_batch_sizes(pair: Pair, dataset: Dataset, context: Context) -> dict[int, timing.PairedTimes]:
     times: dict[int, timing.PairedTimes] = {}
-    fixed = _fixed_batch(original)
+    fixed = pair.fixed_rows(dataset)
     sizes = sorted(set(context.evaluation.batch_sizes)) if fixed is None else [fixed]
     for index, size in enumerate(sizes):
-        feeds = first_feeds(dataset, original.inputs, original.tokenizer_file(), size)
-        times[size] = timing.time_side_by_side(original, compressed, feeds, context.evaluation.repeats)
+        feeds = pair.feeds(dataset, size)
+        times[size] = timing.time_side_by_side(pair.original, pair.compressed, feeds, context.evaluation.repeats)
         context.progress(0.6 + 0.4 * (index + 1) / len(sizes), f"timed batch size {size}")
     if fixed is not None and set(context.evaluation.batch_sizes) != {fixed}:
-        context.warn(f"The model takes batches of {fixed} only; latency is measured at that size.")
+        context.warn(f"Batch sizes are fixed in the models; latency is measured for {fixed} rows only.")
     return times
 
 
@@ -145,15 +157,16 @@ def _fixed_batch(model: Model) -> int | None:
     return fixed[0] if fixed and len(fixed) == len(axes) else None
 
 
-def _metrics(model: Model, scored: Scored, one_row: Feeds | None, times: dict[int, timing.Times]) -> Metrics:
+def _metrics(model: Model, scored: Scored, few_rows: list[Feeds], times: dict[int, timing.Times]) -> Metrics:
     weights = count_weights(model)
     size = model.size_bytes()
     latency: dict[str, Percentiles] | None = None
     throughput = macs = None
-    if one_row is not None:
+    if few_rows:
         latency = {str(batch): timing.percentiles(taken) for batch, taken in times.items()}
         throughput = max(batch * 1000.0 / float(np.median(taken)) for batch, taken in times.items())
-        macs = model.macs(one_row)
+        macs_of_one = model.macs(few_rows[0])
+        macs = None if macs_of_one is None else macs_of_one * len(few_rows)
     return Metrics.model_validate(
         {
             "size_bytes": size,
@@ -167,10 +180,6 @@ def _metrics(model: Model, scored: Scored, one_row: Feeds | None, times: dict[in
             **scored.values,
         }
     )
-
-
-def _smallest_feeds(dataset: Dataset, model: Model) -> Feeds:
-    return first_feeds(dataset, model.inputs, model.tokenizer_file(), _fixed_batch(model) or 1)
 
 
 def _tokenizer_beside(original: ModelFile | None, context: Context) -> Path | None:

@@ -1,6 +1,7 @@
 """Latency of two models side by side: warmed up, interleaved, with an interval of their ratio."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,19 +37,28 @@ class PairedTimes:
         return Interval(n=count, low=float(low), high=float(high))
 
 
-def time_side_by_side(original: Model, compressed: Model, feeds: Feeds, repeats: int) -> PairedTimes:
-    """Times ``repeats`` calls of each model, one after the other, swapping who goes first.
+def time_side_by_side(
+    original: Model, compressed: Model, feeds: tuple[Sequence[Feeds], Sequence[Feeds]], repeats: int
+) -> PairedTimes:
+    """Times ``repeats`` passes of each model over the same rows, one after the other, swapping who goes first.
 
     Stops early, with at least five pairs, once ``MAX_SECONDS_PER_BATCH_SIZE`` have passed.
+
+    Args:
+        original: One side.
+        compressed: The other.
+        feeds: The rows for each side; usually one call, several where a fixed batch size asks for it.
+        repeats: Passes per side.
     """
+    sides = ((original, feeds[0]), (compressed, feeds[1]))
     for _ in range(WARM_UP_CALLS):
-        original.run(feeds)
-        compressed.run(feeds)
+        for model, rows in sides:
+            _milliseconds(model, rows)
     times: tuple[list[float], list[float]] = ([], [])
     started = time.perf_counter()
     for index in range(repeats):
         for side in (0, 1) if index % 2 == 0 else (1, 0):
-            times[side].append(_milliseconds((original, compressed)[side], feeds))
+            times[side].append(_milliseconds(*sides[side]))
         if index >= 4 and time.perf_counter() - started > MAX_SECONDS_PER_BATCH_SIZE:
             break
     return PairedTimes(np.asarray(times[0]), np.asarray(times[1]))
@@ -60,7 +70,8 @@ def percentiles(times: Times) -> Percentiles:
     return Percentiles(p50=float(p50), p95=float(p95))
 
 
-def _milliseconds(model: Model, feeds: Feeds) -> float:
+def _milliseconds(model: Model, feeds: Sequence[Feeds]) -> float:
     started = time.perf_counter()
-    model.run(feeds)
+    for batch in feeds:
+        model.run(batch)
     return (time.perf_counter() - started) * 1000.0
