@@ -44,7 +44,7 @@ class Package(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    registry: Literal["pypi", "debian"]
+    registry: Literal["pypi", "npm", "debian"]
     requirement: str
     license: str
     files: tuple[Member, ...]
@@ -96,6 +96,7 @@ def _download(package: Package, folder: Path) -> Path:
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check")
     commands = {
         "pypi": (*pip, "--dest", str(folder), package.requirement),
+        "npm": ("npm", "pack", "--silent", "--ignore-scripts", package.requirement),
         "debian": ("apt-get", "download", "--quiet", package.requirement),
     }
     command = commands[package.registry]
@@ -103,9 +104,13 @@ def _download(package: Package, folder: Path) -> Path:
         done = subprocess.run(  # noqa: S603 - pinned names from our own manifest, no shell
             command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False
         )
+    except FileNotFoundError as failure:
+        raise ZooError(
+            f"{package.requirement}: {command[0]} is needed to download it and is not installed"
+        ) from failure
     except (OSError, subprocess.TimeoutExpired) as failure:
         raise ZooError(f"{package.requirement}: {command[0]} did not work: {failure}") from failure
-    found = [path for path in folder.iterdir() if path.suffix in {".whl", ".gz", ".zip", ".deb"}]
+    found = [path for path in folder.iterdir() if path.suffix in {".whl", ".gz", ".tgz", ".zip", ".deb"}]
     if done.returncode != 0 or len(found) != 1:
         words = (done.stderr or done.stdout).strip().splitlines() or ["nothing was downloaded"]
         raise ZooError(f"{package.requirement}: {words[-1]}")

