@@ -2,11 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from workers.compression.families.model import Model
+
+OutputActivation = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class Trainable:
         taps: Names of hidden states, from the input to the output, that ``tapped`` can give besides the outputs.
         linear: The module's names of weights of linear layers and convolutions, outputs first (axis 0).
         compute_batch: The number of rows the network takes at a time where that is fixed.
+        tapped: Over the same parameters under the same names as ``module``, with the same inputs; returns the tuple of
+            outputs and a dictionary of hidden states by tap. For transformers ``hidden.0`` (the embeddings) and so
+            on, one per block, and the projections ``query.0``, ``key.0``, ``value.0`` of every attention layer that
+            has them apart; else the last value of each layer under the layer's name. The mode is that of ``module``.
+        output_activation: What turns the last layer's values into the only output; losses want its input.
+        tapped: A module that shares the parameters and returns the outputs and hidden states by name (``taps``).
+        output_activation: What the network ends with: ``none``, ``softmax``, ``log_softmax`` or ``sigmoid``.
     """
 
     module: torch.nn.Module
@@ -33,6 +43,8 @@ class Trainable:
     linear: tuple[str, ...] = ()
     taps: tuple[str, ...] = ()
     compute_batch: int | None = None
+    tapped: torch.nn.Module | None = None
+    output_activation: str = "none"
 
 
 class TrainableModel(Model):

@@ -1,0 +1,128 @@
+"""Rows of a dataset as tensors, in the order that a seed and an epoch give, with a teacher's answers beside them."""
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from workers.compression.data import Batch, Dataset
+from workers.compression.datasets.prefetching import prefetched
+from workers.compression.families.model import Model
+from workers.compression.families.torch.running import tensors_of
+from workers.compression.families.trainable import Trainable
+from workers.compression.specs.formats import Task
+from workers.compression.training.objectives import Made, Rows
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who is followed.
+
+    Args:
+        model: Answers on arrays, whatever runs it.
+        trainable: The same as a torch network, where its hidden states are wanted.
+    """
+
+    model: Model
+    trainable: Trainable | None = None
+
+    def answer(self, batch: Batch) -> Made:
+        """Its outputs, and its hidden states where they are wanted, in evaluation mode without gradients."""
+        if self.trainable is None or self.trainable.tapped is None:
+            arrays = self.model.run(batch.feeds)
+            return Made(tuple(torch.from_numpy(array.copy()) for array in arrays))
+        with torch.no_grad():
+            outputs, features = self.trainable.tapped(*tensors_of(batch.feeds, self.model.inputs).values())
+        return Made(tuple(outputs), dict(features))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Batches for a network, and for its teacher the same rows in its own form.
+
+    Args:
+        model: The one that learns; its inputs and tokenizer say how rows are fed.
+        size: Rows per batch.
+        fixed: The number of rows that the network takes at a time, where that is fixed.
+        seed: Orders the rows, together with the epoch.
+        teacher: Whose answers go along.
+    """
+
+    model: Model
+    size: int
+    fixed: int | None = None
+    seed: int = 0
+    teacher: Teacher | None = None
+
+    def count(self, dataset: Dataset) -> int:
+        """Batches in one epoch."""
+        size = self.fixed or self.size
+        rows = self._usable(dataset).rows
+        return rows // size if self.fixed else math.ceil(rows / size)
+
+    def epoch(self, dataset: Dataset, epoch: int, device: torch.device, start: int = 0) -> Generator[Rows]:
+        """The rows in the order of an epoch, from the batch numbered ``start`` on."""
+        shuffled = self._usable(dataset).shuffled(self.seed, epoch)
+        return self._rows(shuffled, device, start, bucketed=not self._teacher_reads_otherwise())
+
+    def once(self, dataset: Dataset, device: torch.device) -> Iterator[Rows]:
+        """All rows as they come, for judging."""
+        return self._rows(dataset, device, 0, bucketed=False)
+
+    def _usable(self, dataset: Dataset) -> Dataset:
+        """A batch norm finds no variance in a batch of one row, so an epoch does not end with one."""
+        alone = dataset.rows > self.size and dataset.rows % self.size == 1
+        return dataset.limited(dataset.rows - 1) if alone else dataset
+
+    def _rows(self, dataset: Dataset, device: torch.device, start: int, *, bucketed: bool) -> Generator[Rows]:
+        batches = dataset.batches(
+            self.model.inputs, self.size, self.model.tokenizer_file(), start=start, bucketing=bucketed
+        )
+        if self._teacher_reads_otherwise() and self.teacher is not None:
+            asked = self.teacher.model
+            others = dataset.batches(asked.inputs, self.size, asked.tokenizer_file(), start=start)
+            for batch, other in zip(prefetched(batches), others, strict=True):
+                yield _with_answer(self._tensors(batch, dataset, device), self.teacher, other, device)
+            return
+        for batch in prefetched(batches):
+            rows = self._tensors(batch, dataset, device)
+            yield rows if self.teacher is None else _with_answer(rows, self.teacher, batch, device)
+
+    def _teacher_reads_otherwise(self) -> bool:
+        """Whether the teacher has other inputs or another tokenizer."""
+        if self.teacher is None:
+            return False
+        asked = self.teacher.model
+        if {port.name for port in asked.inputs} != {port.name for port in self.model.inputs}:
+            return True
+        return _content(asked.tokenizer_file()) != _content(self.model.tokenizer_file())
+
+    def _tensors(self, batch: Batch, dataset: Dataset, device: torch.device) -> Rows:
+        tensors = {name: values.to(device) for name, values in tensors_of(batch.feeds, self.model.inputs).items()}
+        targets = None
+        if batch.targets is not None and dataset.task is not Task.FIDELITY:
+            kind = torch.int64 if dataset.task is Task.CLASSIFICATION else torch.float32
+            targets = torch.as_tensor(batch.targets, dtype=kind, device=device)
+            targets = targets if dataset.task is Task.CLASSIFICATION else targets.reshape(len(batch), -1)
+        return Rows(tuple(tensors.values()), len(batch), targets, batch.pairs, _mask(batch, device))
+
+
+def _with_answer(rows: Rows, teacher: Teacher, batch: Batch, device: torch.device) -> Rows:
+    made = teacher.answer(batch)
+    return replace(
+        rows,
+        teacher=tuple(output.to(device).float() for output in made.floats),
+        teacher_features={name: values.to(device) for name, values in made.features.items()},
+        teacher_mask=_mask(batch, device),
+    )
+
+
+def _mask(batch: Batch, device: torch.device) -> torch.Tensor | None:
+    mask = batch.feeds.get("attention_mask")
+    return None if mask is None else torch.tensor(mask, device=device)
+
+
+def _content(path: Path | None) -> bytes | None:
+    return None if path is None else path.read_bytes()

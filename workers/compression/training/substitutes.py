@@ -1,0 +1,90 @@
+"""What a weight can be computed from while it learns, so that its structure outlives the training exactly."""
+
+import torch
+from torch import nn
+
+MAX_SHARED_VALUES = 256
+"""More distinct values than an 8-bit code can tell apart are no codebook."""
+_SMALLEST_CODEBOOK_WEIGHT = 4096
+_FEWEST_USES = 16
+
+
+class Masked(nn.Module):
+    """A weight whose zeros stay zero."""
+
+    mask: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(weight.detach().clone())
+        self.register_buffer("mask", weight != 0, persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        """The weight."""
+        return torch.where(self.mask, self.values, 0.0)
+
+
+class Shared(nn.Module):
+    """A weight of few distinct values, of which the values learn and not which element has which.
+
+    The gradient of a value is the sum over its elements (Han et al., arXiv:1510.00149, section 3). Zero stays zero.
+    """
+
+    codes: torch.Tensor
+    mask: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        values, codes = torch.unique(weight.detach(), return_inverse=True)
+        self.values = nn.Parameter(values)
+        self.register_buffer("codes", codes.to(torch.int32), persistent=False)
+        self.register_buffer("mask", values != 0, persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        """The weight."""
+        return torch.where(self.mask, self.values, 0.0)[self.codes]
+
+
+class LowRank(nn.Module):
+    """A frozen weight plus a learnt update of low rank (LoRA, arXiv:2106.09685), zero at first.
+
+    Args:
+        weight: Outputs on axis 0; all other axes together are the inputs.
+        rank: Rank of the update.
+        scale: What the update is multiplied by.
+        generator: Fills the first factor.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
+        super().__init__()
+        outputs, inputs = weight.shape[0], weight[0].numel()
+        self.register_buffer("weight", weight.detach().clone(), persistent=False)
+        bound = inputs**-0.5
+        self.down = nn.Parameter(torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator))
+        self.up = nn.Parameter(torch.zeros(outputs, rank))
+        self.scale = scale
+
+    def forward(self) -> torch.Tensor:
+        """The weight."""
+        return self.weight + self.scale * (self.up @ self.down).reshape(self.weight.shape)
+
+
+def keeping_structure(weight: torch.Tensor) -> nn.Module | None:
+    """What keeps a weight's zeros and shared values; None for a dense weight.
+
+    A weight counts as shared if it is large and each of at most 256 values stands in it many times on average: that
+    does not come about by training in floats.
+    """
+    if weight.numel() >= _SMALLEST_CODEBOOK_WEIGHT and _shares_values(weight):
+        return Shared(weight)
+    return Masked(weight) if bool((weight == 0).any()) else None
+
+
+def _shares_values(weight: torch.Tensor) -> bool:
+    sample = weight.detach().reshape(-1)[:_SMALLEST_CODEBOOK_WEIGHT]
+    if len(torch.unique(sample)) > MAX_SHARED_VALUES:
+        return False
+    distinct = len(torch.unique(weight))
+    return distinct <= MAX_SHARED_VALUES and distinct * _FEWEST_USES <= weight.numel()

@@ -1,0 +1,125 @@
+"""A student, its teacher, and what following means for the two."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from workers.compression.context import Context
+from workers.compression.data import Dataset
+from workers.compression.families.model import Model
+from workers.compression.families.trainable import Trainable, TrainableModel, as_trainable
+from workers.compression.specs.errors import DatasetMismatch
+from workers.compression.specs.formats import Task
+from workers.compression.specs.messages import Port
+from workers.compression.specs.steps.distill import DistillStep
+from workers.compression.training import lessons
+from workers.compression.training.feeding import Teacher
+from workers.compression.training.network import Network
+from workers.compression.training.objectives import Labelled, Mixed, Objective, TeacherOutputs
+
+_DISTRIBUTIONS = frozenset({"softmax", "log_softmax"})
+_LOOK_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A student with all it needs.
+
+    Args:
+        model: The student.
+        trainable: Its network.
+        network: The same with what keeps the structure that earlier steps made.
+        rows: What it learns from.
+        teacher: The job's original.
+    """
+
+    model: TrainableModel
+    trainable: Trainable
+    network: Network
+    rows: lessons.TrainingRows
+    teacher: Teacher
+
+    @classmethod
+    def of(cls, model: Model, spec: DistillStep, context: Context) -> "Pupil":
+        """The model itself, or the one that the step names, and the original as its teacher.
+
+        Raises:
+            DatasetMismatch: There is no original.
+        """
+        if context.open_original is None:
+            raise DatasetMismatch("There is no original to learn from.", reason="teacher_missing")
+        rows = lessons.training_rows(spec, context)
+        if spec.student is not None and context.open_student is not None:
+            model = context.open_student(spec.student)
+        student = as_trainable(model)
+        trainable = student.trainable()
+        network = Network(trainable) if spec.student else lessons.structured(trainable, context)
+        return cls(student, trainable, network, rows, Teacher(context.open_original()))
+
+    def with_labels(self, following: Objective, spec: DistillStep) -> tuple[Objective, Labelled | None]:
+        """The objective with the labels' share in it where there are labels, and what judges the student."""
+        if self.rows.train.task is Task.FIDELITY:
+            return following, None
+        labelled = lessons.plain_objective(self.trainable, self.rows.train)
+        if spec.teacher == 1.0:
+            return following, labelled
+        return Mixed(((spec.teacher, following), (1.0 - spec.teacher, labelled))), labelled
+
+
+def follow_outputs(
+    model: TrainableModel, trainable: Trainable, teacher: Teacher, dataset: Dataset, temperature: float
+) -> TeacherOutputs:
+    """Divergence where the outputs are class scores, distance where they are values or hidden states.
+
+    Labels that are classes say so, and a teacher that answers in probabilities; without either, distance is right for
+    both (arXiv:2105.08919).
+
+    Raises:
+        DatasetMismatch: The two answer in different forms.
+    """
+    mine, theirs = _floats(model), _floats(teacher.model)
+    if len(mine) != len(theirs) or not all(_agree(left, right) for left, right in zip(mine, theirs, strict=True)):
+        raise DatasetMismatch(
+            f"The student answers with {_shown(mine)}, the original with {_shown(theirs)}.",
+            reason="student_output",
+            hint="The student has to answer as the original does: as many classes, or hidden states as wide.",
+        )
+    theirs_end = _ending(teacher.model, dataset)
+    classes = dataset.task is Task.CLASSIFICATION or theirs_end in _DISTRIBUTIONS
+    return TeacherOutputs(classes, temperature, trainable.output_activation, theirs_end)
+
+
+def _ending(model: Model, dataset: Dataset) -> str:
+    """Whether the model's answers are probabilities or their logarithms, told from a few of them."""
+    batches = dataset.batches(model.inputs, _LOOK_ROWS, model.tokenizer_file())
+    for batch in islice(batches, 1):
+        for made in model.run(batch.feeds):
+            if made.ndim != 2 or made.shape[1] < 2 or not np.issubdtype(made.dtype, np.floating):
+                continue
+            values = np.asarray(made, np.float64)
+            if values.min() >= 0 and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
+                return "softmax"
+            if values.max() <= 0 and np.allclose(np.exp(values).sum(axis=1), 1.0, atol=1e-3):
+                return "log_softmax"
+    return "none"
+
+
+def _floats(model: Model) -> list[Port]:
+    return [port for port in model.outputs if "float" in port.dtype]
+
+
+def _agree(left: Port, right: Port) -> bool:
+    """Whether all lengths that both know, but that of the rows, are the same."""
+    if len(left.shape) != len(right.shape):
+        return False
+    pairs = zip(left.shape[1:], right.shape[1:], strict=True)
+    return all(mine == theirs for mine, theirs in pairs if _is_known(mine) and _is_known(theirs))
+
+
+def _is_known(length: int | str) -> bool:
+    return isinstance(length, int) and length > 0
+
+
+def _shown(ports: list[Port]) -> str:
+    return ", ".join(f"{port.name} {list(port.shape)}" for port in ports) or "no float output"
