@@ -127,7 +127,7 @@ class Dataset:
 
     def shuffled(self, seed: int, epoch: int) -> "Dataset":
         """The same rows in an order that depends on nothing but ``seed`` and ``epoch``."""
-        order = shuffled_order(self.order, (seed, epoch), self.source.groups, self.source.groups_held)
+        order = shuffled_order(self.order, (seed, epoch), self.source.groups, self.source.groups_mixed)
         return replace(self, order=order, mixing=(seed, epoch))
 
     def shard(self, rank: int, count: int) -> "Dataset":
@@ -179,7 +179,7 @@ class Dataset:
     def _readable(self, order: Rows) -> Rows:
         """Sorted where reading in any other order would decode the same groups again and again."""
         groups = self.source.groups
-        return order if groups is None or len(groups) <= self.source.groups_held else np.sort(order)
+        return order if groups is None or len(groups) <= self.source.groups_mixed else np.sort(order)
 
 
 def open_dataset(file: DatasetFile) -> Dataset:

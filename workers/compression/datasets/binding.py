@@ -79,7 +79,8 @@ def _text_feeder(
 
     def lengths(rows: Rows) -> Rows:
         counted = np.stack([tokens.lengths(texts) for texts in columns(rows)])
-        return counted.max(axis=0) if apart else counted.sum(axis=0)
+        total: Rows = counted.max(axis=0) if apart else counted.sum(axis=0)
+        return total
 
     return Feeder(feed, fixed, lengths)
 

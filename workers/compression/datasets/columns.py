@@ -35,11 +35,34 @@ def from_columns(
     warnings: tuple[str, ...] = (),
 ) -> Source:
     """The source over ``columns``, whose first axes agree; the one named ``target`` is the label."""
+    used = served_features(columns, target)
+    label = columns[target] if target is not None else None
+
+    def read(chosen: Rows) -> Arrays:
+        return {name: values[chosen] for name, values in used.items()}
+
+    return Source(
+        format=dataset_format,
+        rows=len(next(iter(used.values()))),
+        features=tuple(port_of(name, values) for name, values in used.items()),
+        read=read,
+        target=label,
+        target_name=target or "target",
+        integer_labels=integer_labels,
+        warnings=warnings,
+    )
+
+
+def served_features(columns: Arrays, target: str | None) -> Arrays:
+    """The columns that feed a model: the texts where there are any, else the numbers.
+
+    Raises:
+        InvalidDataset: ``dataset_empty``, ``column_not_numeric``.
+    """
     features = {name: values for name, values in columns.items() if name != target}
     if not features:
         raise InvalidDataset("The dataset has no feature besides its target.", reason="dataset_empty")
-    rows = len(next(iter(features.values())))
-    check_rows(rows)
+    check_rows(len(next(iter(features.values()))))
     texts = {name: values for name, values in features.items() if values.dtype.kind in "OU"}
     for name in texts:
         if name not in TEXT_COLUMNS:
@@ -48,22 +71,7 @@ def from_columns(
                 reason="column_not_numeric",
                 hint="Encode categories as numbers, or set target_column if this is the label.",
             )
-    used = texts or features
-    label = columns[target] if target is not None else None
-
-    def read(chosen: Rows) -> Arrays:
-        return {name: values[chosen] for name, values in used.items()}
-
-    return Source(
-        format=dataset_format,
-        rows=rows,
-        features=tuple(port_of(name, values) for name, values in used.items()),
-        read=read,
-        target=label,
-        target_name=target or "target",
-        integer_labels=integer_labels,
-        warnings=warnings,
-    )
+    return texts or features
 
 
 def parse_labels(texts: list[str]) -> Array:

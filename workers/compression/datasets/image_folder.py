@@ -39,13 +39,14 @@ def open_source(path: Path, fields: DatasetFields) -> Source:
     folders = [PurePosixPath(name).parent.name for name in names]
     if "" in folders and set(folders) != {""}:
         raise InvalidDataset("Some images lie in a folder and some do not.", reason="image_invalid")
+    # Opened once: reading the directory of a large archive anew for each batch takes longer than its images.
+    archive = zipfile.ZipFile(path)
     notes = (f"{skipped} files that are no images were left out.",) if skipped else ()
 
     def read(chosen: Rows) -> Arrays:
         encoded = np.empty(len(chosen), dtype=object)
-        with zipfile.ZipFile(path) as archive:
-            for index, row in enumerate(chosen):
-                encoded[index] = _read_entry(archive, names[row])
+        for index, row in enumerate(chosen):
+            encoded[index] = _read_entry(archive, names[row])
         return {"image": encoded}
 
     return Source(
@@ -56,16 +57,15 @@ def open_source(path: Path, fields: DatasetFields) -> Source:
         target=parse_labels(folders) if len(set(folders)) > 1 else None,
         target_name="folder",
         integer_labels=True,
-        verify=lambda: _check_images(path, names),
+        verify=lambda: _check_images(archive, names),
         warnings=notes,
     )
 
 
-def _check_images(path: Path, names: list[str]) -> None:
+def _check_images(archive: zipfile.ZipFile, names: list[str]) -> None:
     """Reads the head of every image and decodes none: format and size are as they should be."""
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            open_image(_read_entry(archive, name)).close()
+    for name in names:
+        open_image(_read_entry(archive, name)).close()
 
 
 def open_image(encoded: bytes) -> Image.Image:

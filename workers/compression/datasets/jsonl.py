@@ -35,7 +35,10 @@ def open_source(path: Path, fields: DatasetFields) -> Source:
     if not collected:
         raise InvalidDataset("The file holds no rows.", reason="dataset_empty")
     target = target_name(list(collected), fields)
-    columns = {name: _as_array(name, values) for name, values in collected.items()}
+    columns = {
+        name: _as_labels(name, values) if name == target else _as_array(name, values)
+        for name, values in collected.items()
+    }
     return from_columns(DatasetFormat.JSONL, columns, target)
 
 
@@ -57,6 +60,11 @@ def _collect(collected: dict[str, list[Any]], row: dict[str, Any], number: int) 
         raise InvalidDataset(f"Line {number} has other fields than the first line.", reason="jsonl_inconsistent")
     for name, value in row.items():
         collected[name].append(value)
+
+
+def _as_labels(name: str, values: list[Any]) -> Array:
+    """Labels with nulls stay objects, so that the rows without a label can be told."""
+    return np.array(values, dtype=object) if None in values else _as_array(name, values)
 
 
 def _as_array(name: str, values: list[Any]) -> Array:

@@ -29,7 +29,8 @@ def label(source: Source, task: Task | None) -> Labels:
     """Detects the task, unless the user named it, and turns raw labels into targets.
 
     Raises:
-        InvalidDataset: ``target_missing`` (a task was named but there are no labels), ``target_invalid``.
+        InvalidDataset: ``target_missing`` (a task was named but there are no labels), ``target_missing_rows`` (some
+            rows have none), ``target_invalid``.
     """
     raw = source.target
     if task is Task.FIDELITY or (raw is None and task is None):
@@ -38,12 +39,33 @@ def label(source: Source, task: Task | None) -> Labels:
         raise InvalidDataset(f"The task is {task}, but the dataset has no target.", reason="target_missing")
     if raw.ndim == 2 and raw.shape[1] == 1:
         raw = raw[:, 0]
+    _check_no_gaps(raw)
     found = task or _detect(source, raw)
     if found is Task.CLASSIFICATION:
         return _classes(raw)
     if raw.dtype.kind not in "biuf" or not np.isfinite(raw.astype(np.float64)).all():
         raise InvalidDataset("The target holds something other than finite numbers.", reason="target_invalid")
     return Labels(found, (), raw.astype(np.float64))
+
+
+def _check_no_gaps(raw: Array) -> None:
+    """Empty cells, nulls and NaN are no labels, and neither is a class of their own."""
+    if raw.dtype.kind == "f":
+        missing = np.isnan(raw).reshape(len(raw), -1).any(axis=1)
+    elif raw.dtype.kind == "O":
+        missing = np.array([_is_blank(value) for value in raw.reshape(len(raw), -1)[:, 0]], dtype=bool)
+    else:
+        return
+    if missing.any():
+        raise InvalidDataset(
+            f"The target is missing in {int(missing.sum())} of {len(raw)} rows (first: row {missing.argmax() + 1}).",
+            reason="target_missing_rows",
+            hint="Remove them, or upload them without a target as unlabelled data.",
+        )
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - NaN
 
 
 def is_pairs(source: Source) -> bool:

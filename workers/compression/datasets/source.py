@@ -36,7 +36,7 @@ class Source:
         integer_labels: Whether integers in ``target`` are integers by their type and not only by their look.
         constants: 0-d arrays, fed as they are.
         groups: First rows of the groups in which the file is decoded, where not all of them are held at once.
-        groups_held: How many groups are held at once.
+        groups_mixed: Among how many of them rows may be shuffled without decoding any of them twice.
         verify: Reads what ``open_source`` put off, so that an inspection finds every fault there is.
         warnings: What the user should know about the file.
     """
@@ -50,7 +50,7 @@ class Source:
     integer_labels: bool = False
     constants: Arrays = field(default_factory=dict)
     groups: Rows | None = None
-    groups_held: int = 1
+    groups_mixed: int = 1
     verify: Callable[[], None] = _nothing
     warnings: tuple[str, ...] = ()
 

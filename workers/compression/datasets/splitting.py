@@ -52,20 +52,20 @@ def set_aside(order: Rows, share: float) -> tuple[Rows, Rows]:
     return order[:-count], order[-count:]
 
 
-def shuffled_order(order: Rows, seed: tuple[int, int], groups: Rows | None, held: int) -> Rows:
+def shuffled_order(order: Rows, seed: tuple[int, int], groups: Rows | None, mixed: int) -> Rows:
     """The same rows in an order that depends on ``seed`` alone, whatever order they come in.
 
-    Rows of a file that is decoded in groups are shuffled among ``held`` groups at a time, and the groups are shuffled
+    Rows of a file that is decoded in groups are shuffled among ``mixed`` groups at a time, and the groups are shuffled
     before that: at random over the whole file every row would have its group decoded anew.
     """
     random = np.random.default_rng(seed)
     rows = np.sort(order)
-    if groups is None or len(groups) <= held:
+    if groups is None or len(groups) <= mixed:
         return random.permutation(rows)
     cuts = np.searchsorted(rows, groups[1:])
     stretches = [rows[low:high] for low, high in zip((0, *cuts), (*cuts, len(rows)), strict=True)]
-    mixed = random.permutation(len(stretches))
-    windows = (mixed[first : first + held] for first in range(0, len(mixed), held))
+    sequence = random.permutation(len(stretches))
+    windows = (sequence[first : first + mixed] for first in range(0, len(sequence), mixed))
     return np.concatenate([random.permutation(np.concatenate([stretches[at] for at in window])) for window in windows])
 
 
