@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(15.0, gt=0, description="A running job is taken over when its lease is this old.")
     heartbeat_seconds: float = Field(3.0, gt=0, description="How often a worker renews its leases.")
     sweep_seconds: float = Field(1.0, gt=0, description="Period of the sweeper.")
+    checkpoint_seconds: float = Field(
+        30.0, gt=0, le=1e9, description="How often a training is written down, to go on from if its worker is lost."
+    )
     kill_grace_seconds: float = Field(3.0, ge=0, description="Between SIGTERM and SIGKILL of a child.")
     blob_grace_seconds: float = Field(3600.0, ge=0, description="An unreferenced blob lives at least this long.")
     idempotency_seconds: float = Field(86_400.0, gt=0, description="How long idempotency keys are kept.")

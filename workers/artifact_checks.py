@@ -1,5 +1,6 @@
 """What the supervisor checks about an artifact before it is called a success."""
 
+import re
 from pathlib import Path
 
 from workers.compression.specs.containers.sniffing import sniff_model
@@ -8,7 +9,25 @@ from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.metrics import JobMetrics, Layer, Metrics
 from workers.compression.specs.recipe import Recipe
 
+MAX_NAME_CHARACTERS = 255
+_FORMAT_NAME = re.compile("[a-z0-9_.-]{1,20}")
 _NOTICEABLE = 1e-6
+
+
+def plain_name(name: str, otherwise: str) -> str:
+    """The last part of what a child calls a file, short enough to be stored."""
+    return Path(name).name[-MAX_NAME_CHARACTERS:] or otherwise
+
+
+def plain_format(name: str) -> str:
+    """``name`` if it is one word as formats are named.
+
+    Raises:
+        InvalidResult: it is not.
+    """
+    if not _FORMAT_NAME.fullmatch(name):
+        raise InvalidResult("A file beside the model has no proper format.", reason="output_format")
+    return name
 
 
 def check_format(path: Path, announced: ModelFormat) -> None:

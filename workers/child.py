@@ -27,8 +27,11 @@ DISK_LOOK_SECONDS = 1.0
 MAX_SCRATCH_FILES = 100_000
 STDERR_BYTES = 64 << 10
 
-StopReason = Literal["cancelled", "shutdown", "lost", "timeout", "disk", "retry"]
-"""Why a supervisor ends work; ``disk``: the scratch folder grew too large; ``retry``: a later try may succeed."""
+StopReason = Literal["cancelled", "shutdown", "lost", "timeout", "disk", "retry", "killed"]
+"""Why a supervisor ends work.
+
+``disk``: its folder grew too large; ``retry``: a later try may succeed; ``killed``: somebody else ended the child.
+"""
 
 
 @dataclass(frozen=True)

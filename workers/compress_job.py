@@ -14,16 +14,19 @@ from app.jobs.schemas import JobSpec
 from app.jobs.states import JobState
 from app.models.records import ModelRecord
 from workers import outputs
-from workers.artifact_checks import check_format, check_something_compressed
+from workers.artifact_checks import check_format, check_something_compressed, plain_format, plain_name
+from workers.checkpoints import Keeper, lend
 from workers.compression import report
 from workers.compression.specs.formats import RUNNABLE_FORMATS, ModelFormat
 from workers.compression.specs.messages import (
+    Checkpoint,
     Compare,
     Comparison,
     Compress,
     Compressed,
     Data,
     DatasetFile,
+    ExtraFile,
     ModelFile,
     Probe,
     ProbeResult,
@@ -64,27 +67,15 @@ def compress(stages: Stages, job: JobRecord) -> Conclusion:
     """Carries out a compression up to its last transaction."""
     with ExitStack() as lent:
         inputs = _borrow(stages, job, lent)
-        compressed = stages.run(
-            COMPRESS,
-            Compress(
-                model=inputs.original,
-                recipe=inputs.spec.recipe,
-                data=inputs.data,
-                target=inputs.spec.target,
-                evaluation=inputs.spec.evaluation,
-                seed=inputs.spec.seed,
-            ),
-            Compressed,
-            window=_WINDOWS[COMPRESS],
-            readable=inputs.paths,
-        )
+        compressed = _compress(stages, job, inputs, lend(stages, job, lent))
         artifact = _store_artifact(stages, compressed)
+        extras = [_store_extra(stages, extra) for extra in compressed.extras]
         read_back = lent.enter_context(stages.workplace.storage.local(artifact.sha256))
         stored = ModelFile(path=str(read_back), format=compressed.format, sha256=artifact.sha256)
         comparison = _measure(stages, inputs, stored)
         check_something_compressed(inputs.spec.recipe, comparison.metrics, compressed.layers)
         made = _report(stages, job, inputs, artifact, compressed, comparison)
-        files = [artifact, *_store_reports(stages, made)]
+        files = [artifact, *extras, *_store_reports(stages, made)]
     return _conclude(made, files)
 
 
@@ -111,16 +102,52 @@ def _borrow(stages: Stages, job: JobRecord, lent: ExitStack) -> _Inputs:
     return _Inputs(service.spec_of(job), model, original, Data(**data), tuple(paths.values()))
 
 
+def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tuple[Checkpoint, ...]) -> Compressed:
+    spec, settings = inputs.spec, stages.workplace.settings
+    request = Compress(
+        model=inputs.original,
+        recipe=spec.recipe,
+        data=inputs.data,
+        target=spec.target,
+        evaluation=spec.evaluation,
+        seed=spec.seed,
+        checkpoints=checkpoints,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        threads=settings.child_threads,
+    )
+    with Keeper(stages, job, stages.folder / COMPRESS, len(spec.recipe)) as keeper:
+        return stages.run(
+            COMPRESS,
+            request,
+            Compressed,
+            window=_WINDOWS[COMPRESS],
+            readable=(*inputs.paths, *(Path(checkpoint.path) for checkpoint in checkpoints)),
+            on_checkpoint=keeper.offer,
+        )
+
+
 def _store_artifact(stages: Stages, compressed: Compressed) -> _Stored:
     """Checks what the child made, as if it had been uploaded, and puts it into the store."""
+    sha256, size = _store_made(stages, compressed.path, compressed.format)
+    name = plain_name(compressed.name, "model")
+    return _Stored("model", compressed.format.value, name, sha256, size, compressed.load)
+
+
+def _store_extra(stages: Stages, extra: ExtraFile) -> _Stored:
+    """The same for a file beside the model; only formats that models come in are looked into."""
+    form = plain_format(extra.format)
+    sha256, size = _store_made(stages, extra.path, ModelFormat(form) if form in set(ModelFormat) else None)
+    return _Stored(extra.kind, form, plain_name(extra.name, extra.kind), sha256, size, extra.load)
+
+
+def _store_made(stages: Stages, relative: str, announced: ModelFormat | None) -> tuple[str, int]:
     workplace = stages.workplace
-    path = outputs.made_file(stages.folder / COMPRESS, compressed.path, workplace.settings.child_file_bytes)
-    check_format(path, compressed.format)
+    path = outputs.made_file(stages.folder / COMPRESS, relative, workplace.settings.child_file_bytes)
+    if announced is not None:
+        check_format(path, announced)
     sha256 = outputs.hash_of(path)
     stages.check()
-    size = store_file(workplace.database, workplace.storage, path, sha256, move=True)
-    name = Path(compressed.name).name or "model"
-    return _Stored("model", compressed.format.value, name, sha256, size, compressed.load)
+    return sha256, store_file(workplace.database, workplace.storage, path, sha256, move=True)
 
 
 def _measure(stages: Stages, inputs: _Inputs, stored: ModelFile) -> Comparison:

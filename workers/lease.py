@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.config import Settings
 from app.db import Database
 from app.jobs import leases, repository
+from app.jobs.fence import LeaseLost
 from app.jobs.records import JobRecord
 from workers.child import StopReason
 from workers.story import Story
@@ -82,7 +83,7 @@ class Lease:
         while self._verdict is None and not self._done.wait(TICK_SECONDS):
             try:
                 self._tick(time.monotonic())
-            except repository.LeaseLost:
+            except LeaseLost:
                 self._verdict = "lost"
             except SQLAlchemyError as error:
                 # Nothing is decided here: the verdict turns to "lost" by itself before the lease ends.
@@ -113,9 +114,13 @@ class Lease:
             with self._database.transaction() as session:
                 self.write_story(session)
 
-    def write_story(self, session: Session) -> None:
-        """Writes what the children reported since the last time, fenced."""
-        chapter = self.story.take()
+    def write_story(self, session: Session, *, last: bool = False) -> None:
+        """Writes what the children reported since the last time, fenced.
+
+        Args:
+            last: Whether nothing follows in this attempt.
+        """
+        chapter = self.story.take(last=last)
         if chapter is None:
             return
         changes = {"log": chapter.log, "progress": chapter.progress}

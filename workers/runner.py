@@ -7,7 +7,9 @@ import time
 from sqlalchemy.orm import Session
 
 from app.jobs import leases, repository
+from app.jobs.fence import LeaseLost
 from app.jobs.records import JobRecord
+from workers.child import StopReason
 from workers.compress_job import compress
 from workers.compression.specs.errors import Code, EngineError
 from workers.compression.specs.messages import Failure
@@ -20,6 +22,8 @@ from workers.workplace import Failed, Stopped, Workplace
 _WORK = {repository.COMPRESS: compress, "inspect_model": inspect_model, "inspect_dataset": inspect_dataset}
 # The time limit of a job is kept by the clock on the wall; CPU time only stops a child that nobody watches any more.
 _CPU_ROOM_SECONDS = 60
+# Reasons that use up the attempt, as the job's story tells them; a worker that stops gives it back.
+_REQUEUED: dict[StopReason, str] = {"retry": "storage_unavailable", "killed": "worker_lost"}
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ def run_claimed(workplace: Workplace, job: JobRecord, claimed_at: float) -> None
             conclusion = _work(Stages(workplace, lease, folder, _limits(workplace, job)), job)
         with workplace.database.transaction() as session:
             _conclude(session, job, lease, conclusion)
-    except repository.LeaseLost:
+    except LeaseLost:
         _log.warning("the lease of %s (token %d) is lost; its work is dropped", job.id, job.token)
     except Stopped as stopped:
         _stop(workplace, job, lease, stopped)
@@ -72,6 +76,9 @@ def _work(stages: Stages, job: JobRecord) -> Conclusion:
         )
     except Failed as failed_stage:
         failure = failed_stage.failure
+        if failure.code == Code.WORKER_LOST and job.kind == repository.COMPRESS and job.attempt < job.max_attempts:
+            stages.lease.story.add_log(f"{failure.detail} The job is tried again.")
+            raise Stopped("killed") from failed_stage
     except EngineError as error:
         if error.retryable and job.attempt < job.max_attempts:
             # The lease is renewed meanwhile; whatever did not answer gets a moment to recover.
@@ -94,7 +101,7 @@ def _limits(workplace: Workplace, job: JobRecord) -> Limits:
 
 def _conclude(session: Session, job: JobRecord, lease: Lease, conclusion: Conclusion) -> None:
     # The first write is fenced and locks the job's row: if it is lost, nothing after it comes to be.
-    lease.write_story(session)
+    lease.write_story(session, last=True)
     ended = leases.finish(session, job.id, job.token, conclusion.state, log=lease.story.log, **conclusion.changes)
     conclusion.write(session, ended)
 
@@ -106,9 +113,9 @@ def _stop(workplace: Workplace, job: JobRecord, lease: Lease, stopped: Stopped) 
         with workplace.database.transaction() as session:
             if stopped.reason == "cancelled" or leases.standing(session, job.id, job.token) == "cancelling":
                 _conclude(session, job, lease, cancelled())
-            elif stopped.reason == "retry":
-                leases.requeue(session, job.id, job.token, "storage_unavailable", refund=False)
             else:
-                leases.requeue(session, job.id, job.token, "worker_stopped", refund=True)
-    except repository.LeaseLost:
+                lease.write_story(session, last=True)
+                reason = _REQUEUED.get(stopped.reason, "worker_stopped")
+                leases.requeue(session, job.id, job.token, reason, refund=stopped.reason not in _REQUEUED)
+    except LeaseLost:
         _log.warning("%s was %s, but its lease is lost", job.id, stopped.reason)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from workers.compression.specs.errors import EngineError, InvalidResult
 from workers.compression.specs.messages import (
     OUTPUT_FOLDER,
     REQUEST_FILE,
+    Checkpoint,
     Failure,
     Request,
     Result,
@@ -59,6 +60,7 @@ class Stages:
         *,
         window: tuple[float, float],
         readable: tuple[Path, ...],
+        on_checkpoint: Callable[[Checkpoint], None] | None = None,
     ) -> Expected:
         """Runs one request in a fresh sandboxed process.
 
@@ -66,6 +68,7 @@ class Stages:
             name: Name of the stage, shown to the user where it fails.
             window: The part of the job's progress bar that it covers.
             readable: Files of the request.
+            on_checkpoint: Takes what the child says about its checkpoints, in the thread that listens to it.
 
         Raises:
             Stopped: the supervisor had to end it.
@@ -76,7 +79,7 @@ class Stages:
         for made in (folder, folder / OUTPUT_FOLDER, folder / "tmp"):
             made.mkdir(mode=0o700)
         (folder / REQUEST_FILE).write_text(request.model_dump_json(), "utf-8")
-        self.lease.story.enter(window)
+        self.lease.story.enter(window, on_checkpoint)
         known_kills = deaths.oom_kills()
         ending = self._supervise(self._profile(folder, readable))
         self.lease.story.add_log(self._without_paths(ending.stderr))

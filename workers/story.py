@@ -1,15 +1,26 @@
 """What a job's children report, gathered until the next write to the database."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from workers.compression.specs.messages import Event, Log, MetricReported, Progress, StepCompleted
+from workers.compression.specs.messages import (
+    Checkpoint,
+    CheckpointWritten,
+    Event,
+    Log,
+    MetricReported,
+    Progress,
+    StepCompleted,
+)
+from workers.thinning import Thinned
 
 LOG_CHARACTERS = 64 << 10
 MAX_WAITING = 200
+MAX_STEPS = 200
 
 _event: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -29,6 +40,10 @@ class Chapter:
     log: str | None
 
 
+def _ignore(checkpoint: Checkpoint) -> None:
+    """Of a child that has nothing to go on from."""
+
+
 class Story:
     """Takes events in the thread that listens, gives them out in the one that writes."""
 
@@ -40,10 +55,14 @@ class Story:
         self._log = ""
         self._log_grew = False
         self._window = (0.0, 1.0)
+        self._steps = 0
+        self._metrics = Thinned()
+        self._on_checkpoint = _ignore
 
-    def enter(self, window: tuple[float, float]) -> None:
-        """The next child covers this part of the whole job."""
+    def enter(self, window: tuple[float, float], on_checkpoint: Callable[[Checkpoint], None] | None = None) -> None:
+        """The next child covers this part of the whole job; its checkpoints go to ``on_checkpoint``, at once."""
         self._window = window
+        self._on_checkpoint = on_checkpoint or _ignore
 
     def hear(self, line: bytes) -> None:
         """Takes a line of a child's standard output; what is no event is dropped."""
@@ -52,6 +71,9 @@ class Story:
         except ValidationError:
             return
         if b"\\u0000" in line:
+            return
+        if isinstance(event, CheckpointWritten):
+            self._on_checkpoint(event.checkpoint)
             return
         with self._lock:
             self._take(event)
@@ -65,11 +87,14 @@ class Story:
             self._progress = {"fraction": self._fraction, **data}
         elif isinstance(event, Log):
             self._write(f"{event.level}: {event.message}")
-        elif len(self._events) < MAX_WAITING:
-            if isinstance(event, StepCompleted):
+        elif isinstance(event, StepCompleted):
+            self._steps += 1
+            if self._steps <= MAX_STEPS:
                 self._events.append(("job.step_completed", event.outcome.model_dump(mode="json")))
-            elif isinstance(event, MetricReported):
-                self._events.append(("job.metric", event.model_dump(mode="json", exclude={"type"})))
+        elif isinstance(event, MetricReported):
+            data = event.model_dump(mode="json", exclude={"type"})
+            if self._metrics.passes(event.name, data, room=len(self._events) < MAX_WAITING):
+                self._events.append(("job.metric", data))
 
     def add_log(self, text: str) -> None:
         """Adds lines to the log, such as a child's standard error."""
@@ -87,9 +112,15 @@ class Story:
         with self._lock:
             return self._log
 
-    def take(self) -> Chapter | None:
-        """What came in since the last call, None if nothing did."""
+    def take(self, *, last: bool = False) -> Chapter | None:
+        """What came in since the last call, None if nothing did.
+
+        Args:
+            last: Whether nothing follows: the last value of every metric is told then.
+        """
         with self._lock:
+            if last:
+                self._events += [("job.metric", data) for data in self._metrics.rest()]
             events, progress, log = self._events, self._progress, self._log if self._log_grew else None
             self._events, self._progress, self._log_grew = [], None, False
         if progress is not None:

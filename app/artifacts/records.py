@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Record, UtcDateTime, utc_now
@@ -20,6 +20,8 @@ class BlobRecord(Record):
     """``live`` or ``deleting``; an upload that meets ``deleting`` puts the bytes again."""
     references: Mapped[int] = mapped_column(Integer, default=0)
     """Rows that name this hash; kept in the same transaction as those rows."""
+    unshared: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Only one writer ever knew the hash, so that nobody else can be about to name it: it needs no grace period."""
     touched_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
     __table_args__ = (Index("ix_blobs_collect", "state", "references", "touched_at"),)

@@ -8,7 +8,7 @@ alone for the grace period, and a collector that was just deleting it is waited 
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import CursorResult, Select, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, false, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -57,6 +57,11 @@ def hold_blob(session: Session, sha256: str, size_bytes: int) -> None:
     _upsert(session, sha256, size_bytes, references=1)
 
 
+def hold_again(session: Session, sha256: str, size_bytes: int) -> None:
+    """As ``hold_blob``, by the very writer that reserved the hash: the blob stays unshared if it is."""
+    _upsert(session, sha256, size_bytes, references=1, again=True)
+
+
 def release_blob(session: Session, sha256: str) -> None:
     """Counts one row less that names the hash; the collector takes it once the grace period is over."""
     session.execute(
@@ -79,6 +84,17 @@ def store_file(database: Database, storage: Storage, path: Path, sha256: str, *,
     return size_bytes
 
 
+def discard_blob(database: Database, storage: Storage, sha256: str) -> bool:
+    """Deletes a blob at once if no row names it and nobody but the caller ever knew its hash.
+
+    For files that are replaced faster than the collector comes; any other blob is left to it.
+
+    Returns:
+        Whether it is gone.
+    """
+    return _delete_blob(database, storage, sha256, BlobRecord.unshared.is_(True))
+
+
 def collect_blobs(database: Database, storage: Storage, grace_seconds: float) -> int:
     """One round of garbage collection; many processes may run it at once.
 
@@ -92,7 +108,8 @@ def collect_blobs(database: Database, storage: Storage, grace_seconds: float) ->
     with database.reading() as session:
         doomed = list(session.scalars(_unwanted("deleting", before)))
         idle = list(session.scalars(_unwanted("live", before)))
-    deleted = sum(_delete_blob(database, storage, sha256, before) for sha256 in doomed)
+    expired = (BlobRecord.state == "deleting", BlobRecord.touched_at <= before)
+    deleted = sum(_delete_blob(database, storage, sha256, *expired) for sha256 in doomed)
     if idle:
         with database.transaction() as session:
             session.execute(
@@ -116,16 +133,11 @@ def _unwanted(state: str, before: datetime) -> Select[str]:
     )
 
 
-def _delete_blob(database: Database, storage: Storage, sha256: str, before: datetime) -> bool:
+def _delete_blob(database: Database, storage: Storage, sha256: str, *conditions: ColumnElement[bool]) -> bool:
     # The bytes go while the row is locked: whoever reserves the hash meanwhile waits, and puts the bytes again.
     with database.transaction() as session:
         result = session.execute(
-            delete(BlobRecord).where(
-                BlobRecord.sha256 == sha256,
-                BlobRecord.state == "deleting",
-                BlobRecord.references == 0,
-                BlobRecord.touched_at <= before,
-            )
+            delete(BlobRecord).where(BlobRecord.sha256 == sha256, BlobRecord.references == 0, *conditions)
         )
         if not isinstance(result, CursorResult) or result.rowcount != 1:
             return False
@@ -133,14 +145,19 @@ def _delete_blob(database: Database, storage: Storage, sha256: str, before: date
         return True
 
 
-def _upsert(session: Session, sha256: str, size_bytes: int, *, references: int) -> None:
+def _upsert(session: Session, sha256: str, size_bytes: int, *, references: int, again: bool = False) -> None:
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     statement = insert(BlobRecord).values(
-        sha256=sha256, size_bytes=size_bytes, state="live", references=references, touched_at=utc_now()
+        sha256=sha256, size_bytes=size_bytes, state="live", references=references, unshared=True, touched_at=utc_now()
     )
     session.execute(
         statement.on_conflict_do_update(
             index_elements=[BlobRecord.sha256],
-            set_={"state": "live", "references": BlobRecord.references + references, "touched_at": utc_now()},
+            set_={
+                "state": "live",
+                "references": BlobRecord.references + references,
+                "unshared": BlobRecord.unshared if again else false(),
+                "touched_at": utc_now(),
+            },
         )
     )

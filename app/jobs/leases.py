@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.db import DatabaseNow, utc_now
 from app.jobs import outbox
+from app.jobs.fence import LeaseLost, held_by
 from app.jobs.records import JobRecord, LeaseRecord
-from app.jobs.repository import LeaseLost, append_event, end_queued, held_by, move, terminal_data
+from app.jobs.repository import append_event, end_queued, move, terminal_data
 from app.jobs.states import JobState
 
 Hold = Literal["held", "cancelling", "lost"]

@@ -1,4 +1,4 @@
-"""Jobs, their leases, events and trials, and the outbox of hints."""
+"""Jobs, their leases, checkpoints, events and trials, and the outbox of hints."""
 
 from datetime import datetime
 from typing import Any
@@ -72,6 +72,22 @@ class LeaseRecord(Record):
     token: Mapped[int] = mapped_column(Integer)
     worker_id: Mapped[str] = mapped_column(String(40))
     lease_until: Mapped[float] = mapped_column(Float, index=True)
+
+
+class CheckpointRecord(Record):
+    """Where a training step of a job that has not ended stood last."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[str] = mapped_column(String(100), primary_key=True)
+    """Which step of the recipe, as the engine names it: ``recipe/0``."""
+    update: Mapped[int] = mapped_column(BigInteger)
+    """How many updates of the weights it holds."""
+    finished: Mapped[bool] = mapped_column(Boolean)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 
 class JobInputRecord(Record):

@@ -7,16 +7,13 @@ from sqlalchemy.orm import Session
 
 from app.broker import Broker
 from app.db import after_commit, utc_now
-from app.jobs import outbox
+from app.jobs import checkpoints, outbox
+from app.jobs.fence import LeaseLost, held_by
 from app.jobs.records import EventRecord, JobInputRecord, JobRecord
 from app.jobs.states import TERMINAL, TRANSITIONS, JobState, sources_of
 from app.pagination import Filters, Page, narrowed, newest_first
 
 COMPRESS = "compress"
-
-
-class LeaseLost(Exception):
-    """The job belongs to someone else by now, or has ended: the writer has to drop what it holds."""
 
 
 def create(session: Session, job: JobRecord, inputs: tuple[str, ...] = ()) -> None:
@@ -133,11 +130,6 @@ def note(session: Session, job_id: str, token: int, **changes: Any) -> None:
         raise LeaseLost(job_id)
 
 
-def held_by(token: int) -> tuple[ColumnElement[bool], ...]:
-    """The fence: the claim that raised the job's token to this value still holds it."""
-    return (JobRecord.token == token, JobRecord.status.in_((JobState.RUNNING, JobState.CANCELLING)))
-
-
 def move(
     session: Session,
     job_id: str,
@@ -147,6 +139,8 @@ def move(
     **changes: Any,
 ) -> JobRecord | None:
     """The only way a job changes its state: from a state the table allows, if the conditions still hold.
+
+    A job that ends lets go of its checkpoints.
 
     Returns:
         The job as it is now, or None if somebody else was faster.
@@ -158,7 +152,10 @@ def move(
         .values(status=wanted, **changes)
         .returning(JobRecord)
     )
-    return session.scalar(moved, execution_options={"synchronize_session": False, "populate_existing": True})
+    job = session.scalar(moved, execution_options={"synchronize_session": False, "populate_existing": True})
+    if job is not None and wanted in TERMINAL:
+        checkpoints.drop(session, job_id)
+    return job
 
 
 def request_cancel(session: Session, job: JobRecord) -> JobRecord:

@@ -15,14 +15,16 @@ from tests.chaos.digits import submit_digits
 pytestmark = pytest.mark.chaos
 
 
-def test_a_killed_child_fails_its_job_alone(cluster: Cluster) -> None:
+def test_a_child_killed_in_every_attempt_fails_its_job_alone(cluster: Cluster) -> None:
     worker = cluster.start_worker()
     job = cluster.submit(compress="hang")
-    cluster.child(worker, job).kill()
+    for attempt in (1, 2, 3):
+        eventually(lambda wanted=attempt: cluster.find(job).attempt == wanted, f"attempt {attempt} starts")
+        cluster.child(worker, job).kill()
     ended = cluster.ended(job)
     assert ended.error is not None
     assert (ended.status, ended.error["code"], ended.error["reason"]) == ("failed", "worker_lost", "killed")
-    assert cluster.told(job) == ["created", "queued", "started", "failed"]
+    assert cluster.told(job) == ["created", "queued", *["started", "requeued"] * 2, "started", "failed"]
     assert cluster.artifacts(job) == 0
     cluster.assert_succeeded_once(cluster.submit())
 

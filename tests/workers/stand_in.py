@@ -4,6 +4,7 @@ The model is a JSON object: ``{"compress": "segfault"}`` makes the child of that
 does its work well.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -71,9 +72,91 @@ def hang(task: str) -> None:
 
 def once(task: str) -> None:
     """Hangs in the first attempt only, told by the name of the job's folder."""
-    if Path.cwd().parent.name.endswith("-1"):
+    if first_attempt():
         hang(task)
     good(task)
+
+
+def write_checkpoint(update: int, content: str, *, finished: bool = False, step: str = "recipe/0") -> Path:
+    path = Path("out", f"checkpoint-{update}")
+    path.with_suffix(".part").write_text(content)
+    path.with_suffix(".part").rename(path)
+    emit(type="checkpoint", checkpoint={"step": step, "path": str(path), "update": update, "finished": finished})
+    return path
+
+
+def go_on(task: str) -> None:
+    """Says what it was given to go on from, then does its work well."""
+    for found in json.loads(Path("request.json").read_text())["checkpoints"]:
+        emit(type="log", message=f"{found['step']} at {found['update']}: {Path(found['path']).read_text()}")
+    good(task)
+
+
+def first_attempt() -> bool:
+    return Path.cwd().parent.name.endswith("-1")
+
+
+def train_and_die(task: str) -> None:
+    """Writes checkpoints and is killed in the first attempt, goes on in the next one."""
+    if first_attempt():
+        for update in (1, 2, 3):
+            write_checkpoint(update, f"weights {update}")
+        killed(task)
+    go_on(task)
+
+
+def train_and_hang(task: str) -> None:
+    """Writes checkpoints, reports once the last of them has been taken away, and hangs; goes on in the next attempt."""
+    if first_attempt():
+        write_checkpoint(1, "weights 1")
+        last = write_checkpoint(2, "weights 2", finished=True)
+        while last.exists():
+            time.sleep(0.01)
+        hang(task)
+    go_on(task)
+
+
+def hostile_checkpoints(task: str) -> None:
+    """Names everything but a plain file of its own, many times over, and more steps than its recipe has."""
+    # Some of these the sandbox refuses already.
+    for make, arguments in (
+        (os.symlink, ("/etc/passwd", "out/link")),
+        (os.symlink, ("/etc", "out/folder-link")),
+        (os.link, ("request.json", "out/hard")),
+        (os.mkfifo, ("out/pipe",)),
+        (os.mkdir, ("out/folder",)),
+    ):
+        with contextlib.suppress(OSError):
+            make(*arguments)
+    names = ("link", "folder-link/passwd", "hard", "pipe", "folder", "missing", "../request.json", "a/" * 500)
+    paths = ("/etc/passwd", "out", *(f"out/{name}" for name in names))
+    for number, path in enumerate(paths * 20):
+        emit(type="checkpoint", checkpoint={"step": "recipe/0", "path": path, "update": number, "finished": False})
+        time.sleep(0.002)
+    Path("out/real").write_text("weights")
+    for number in range(5_000):
+        emit(type="checkpoint", checkpoint={"step": f"s{number}", "path": "out/real", "update": 1, "finished": True})
+    good(task)
+
+
+def good_and_more(task: str) -> None:
+    Path("out/adapter.safetensors").write_bytes(safetensors())
+    extra = {"path": "out/adapter.safetensors", "name": "adapter.safetensors", "format": "safetensors", "load": "open"}
+    Path("out/model.safetensors").write_bytes(safetensors())
+    finish({"result": GOOD[task] | {"extras": [extra]}})
+
+
+def adapter_outside(task: str) -> None:
+    extra = {"path": "/etc/passwd", "name": "adapter", "format": "raw", "load": ""}
+    Path("out/model.safetensors").write_bytes(safetensors())
+    finish({"result": GOOD[task] | {"extras": [extra]}})
+
+
+def adapter_pickled(task: str) -> None:
+    Path("out/adapter").write_bytes(b"\x80\x04evil pickle")
+    Path("out/model.safetensors").write_bytes(safetensors())
+    extra = {"path": "out/adapter", "name": "adapter", "format": "safetensors", "load": ""}
+    finish({"result": GOOD[task] | {"extras": [extra]}})
 
 
 def segfault(_: str) -> None:

@@ -111,7 +111,6 @@ def test_a_doubled_hint_finds_nothing_left_to_do(workplace: Workplace, submit: S
     [
         ({"compress": "segfault"}, "crashed", "worker_crashed"),
         ({"compare": "abort"}, "crashed", "worker_crashed"),
-        ({"compress": "killed"}, "worker_lost", "killed"),
         ({"compress": "memory"}, "out_of_memory", "memory_limit"),
         ({"compress": "disk"}, "out_of_disk", "disk_limit"),
         ({"compress": "silent"}, "crashed", "worker_crashed"),
@@ -121,6 +120,8 @@ def test_a_doubled_hint_finds_nothing_left_to_do(workplace: Workplace, submit: S
         ({"compress": "outside"}, "invalid_result", "output_outside"),
         ({"compress": "not_a_model"}, "invalid_result", "format_refused"),
         ({"compare": "nothing"}, "nothing_compressed", None),
+        ({"compress": "adapter_outside"}, "invalid_result", "output_outside"),
+        ({"compress": "adapter_pickled"}, "invalid_result", "format_refused"),
     ],
     ids=lambda value: "-".join([*value, *value.values()]) if isinstance(value, dict) else None,
 )
