@@ -23,8 +23,11 @@ from workers.compression.families.torch.pt2_editing import (
     store_as_integers,
 )
 from workers.compression.families.torch.pt2_program import operator_name, placeholders, stored_tensors, users_of
+from workers.compression.families.torch.pt2_training import trainable_program
 from workers.compression.families.torch.storage import Int8Weight, Storage
+from workers.compression.families.torch.training import adopted, quantized_before_training
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
+from workers.compression.families.trainable import Trainable
 from workers.compression.specs.errors import UnsupportedFormat
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -144,6 +147,38 @@ class Pt2Model(TorchModel):
             else:
                 store_as_half(self.program, tied)
         self._after_change()
+
+    def trainable(self) -> Trainable:
+        """A trainable copy of the network."""
+        self._refuse_integers()
+        return trainable_program(self.program, self._first_names(), self.inputs)
+
+    def adopt(self, trained: Trainable) -> None:
+        """Takes over what was trained, each tensor in its own type and layout in memory."""
+        state = self.program.state_dict
+        learned = {**dict(trained.module.named_parameters()), **dict(trained.module.named_buffers())}
+        first = self._first_names()
+        values = {first[stored]: adopted(learned[name], state[stored]) for name, stored in trained.names.items()}
+        state.update({name: values[first[name]] for name in state if first[name] in values})
+        self._after_change()
+
+    def with_head(self, classes: tuple[str, ...], seed: int) -> "Pt2Model":
+        """The same body under a fresh last layer."""
+        raise NotImplementedError
+
+    def _refuse_integers(self) -> None:
+        quantized = next(iter(self.storage), None)
+        if quantized is not None:
+            raise quantized_before_training(quantized)
+
+    def _first_names(self) -> dict[str, str]:
+        """The first name of each stored tensor that shows the same memory, by name."""
+        first: dict[tuple[object, ...], str] = {}
+        found = {}
+        for name, tensor in stored_tensors(self.program).items():
+            # Empty tensors all lie at one place and are yet not one.
+            found[name] = first.setdefault(_place(tensor), name) if tensor.numel() else name
+        return found
 
     def _tied(self, name: str) -> list[str]:
         place = _place(self.program.state_dict[name])

@@ -1,6 +1,5 @@
 """An opened Hugging Face model: runs, is counted, and goes back into a folder that stock transformers opens."""
 
-import inspect
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,10 @@ from workers.compression.families.torch.architectures import Architecture
 from workers.compression.families.torch.layers import stored_layers
 from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
 from workers.compression.families.torch.storage import Int8Weight, Storage
+from workers.compression.families.torch.training import quantized_before_training
+from workers.compression.families.torch.transformer_training import takes, trainable_transformer
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
+from workers.compression.families.trainable import Trainable
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -58,7 +60,7 @@ class TransformerModel(TorchModel):
     def inputs(self) -> tuple[Port, ...]:
         """Token ids and mask, and segment ids where the model tells segments apart."""
         names = ["input_ids", "attention_mask"]
-        if getattr(self.module.config, "type_vocab_size", 0) > 0 and _takes(self.module, "token_type_ids"):
+        if getattr(self.module.config, "type_vocab_size", 0) > 0 and takes(self.module, "token_type_ids"):
             names.append("token_type_ids")
         return tuple(Port(name=name, shape=("batch", "sequence"), dtype="int64") for name in names)
 
@@ -84,7 +86,7 @@ class TransformerModel(TorchModel):
 
     def _call(self, feeds: Feeds) -> list[torch.Tensor]:
         arguments: dict[str, Any] = running.tensors_of(feeds, self.inputs)
-        if _takes(self.module, "use_cache"):
+        if takes(self.module, "use_cache"):
             arguments["use_cache"] = False
         return [getattr(self.module(**arguments), self.architecture.output)]
 
@@ -120,6 +122,30 @@ class TransformerModel(TorchModel):
             self.entries = {key: value for key, value in self.entries.items() if key != "torch_dtype"}
             self.entries["dtype"] = str(tensor.dtype).removeprefix("torch.")
         self.storage[name] = form
+
+    def trainable(self) -> Trainable:
+        """A trainable copy of the network."""
+        self._refuse_integers()
+        inputs = [port.name for port in self.inputs]
+        return trainable_transformer(self.module, inputs, self.architecture.output)
+
+    def adopt(self, trained: Trainable) -> None:
+        """Takes over what was trained, rounded to the type that each tensor is stored in."""
+        learned = {**dict(trained.module.named_parameters()), **dict(trained.module.named_buffers())}
+        state = self.module.state_dict()
+        for name, stored in trained.names.items():
+            form = self.storage.get(stored)
+            values = learned[name].detach()
+            state[stored].copy_(values.to(form) if isinstance(form, torch.dtype) else values)
+
+    def with_head(self, classes: tuple[str, ...], seed: int) -> "TransformerModel":
+        """The same body under a fresh classifier, or a fresh regressor where there is but one class."""
+        raise NotImplementedError
+
+    def _refuse_integers(self) -> None:
+        quantized = next(iter(self.quantized), None)
+        if quantized is not None:
+            raise quantized_before_training(quantized)
 
     def _tied_names(self) -> set[str]:
         names: dict[int, list[str]] = {}
@@ -193,7 +219,3 @@ class TransformerModel(TorchModel):
     def threads(self, count: int) -> None:
         """Threads of all torch operators in this process."""
         torch.set_num_threads(count)
-
-
-def _takes(module: torch.nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(module.forward).parameters

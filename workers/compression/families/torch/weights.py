@@ -9,6 +9,7 @@ import torch
 from workers.compression.families.model import Model
 from workers.compression.families.torch.layers import layer_name
 from workers.compression.families.torch.storage import Storage
+from workers.compression.families.trainable import TrainableModel
 from workers.compression.specs.step import selects
 
 
@@ -35,7 +36,7 @@ class FloatWeight:
         return included and all(selects(name, (), exclude) for name in names)
 
 
-class TorchModel(Model):
+class TorchModel(TrainableModel):
     """A network in torch."""
 
     @abstractmethod
