@@ -7,7 +7,7 @@ from workers.compression.context import Context
 from workers.compression.specs.metrics import Curve
 from workers.compression.training.validation import Verdict
 
-POINTS = 200
+POINTS = 100
 """A training of more updates reports the mean of each stretch of them."""
 
 

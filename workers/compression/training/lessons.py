@@ -173,7 +173,7 @@ def run(
     context: Context,
 ) -> Trained:
     """Trains the network on the model's rows and says how it went."""
-    learning = sum(parameter.numel() for parameter in network.learning().values())
+    learning = network.count()
     if not learning:
         raise InvalidSpec("Nothing is left to learn: every weight is frozen.", reason="all_frozen")
     feed = Feed(model, spec.batch_size, trainable.compute_batch, context.seed, course.teacher)
@@ -185,10 +185,7 @@ def run(
     total = sum(parameter.numel() for parameter in trainable.module.parameters())
     context.changed(
         f"{learning:,} of {total:,} parameters trained in {trained.updates} updates ({trained.epochs:g} epochs of "
-        f"{rows.train.rows} rows), the best after {trained.best_update}{_said(trained)}"
-        if rows.validation is not None
-        else f"{learning:,} of {total:,} parameters trained in {trained.updates} updates ({trained.epochs:g} epochs of "
-        f"{rows.train.rows} rows)"
+        f"{rows.train.rows} rows){_said(trained)}"
     )
     return trained
 
@@ -213,6 +210,5 @@ def _said(trained: Trained) -> str:
     verdict = trained.verdict
     if verdict is None:
         return ""
-    if verdict.metric is None or verdict.value is None:
-        return f": loss {verdict.loss:.4g} on the validation rows"
-    return f": {verdict.metric} {verdict.value:.4g} on the validation rows"
+    figure = ("loss", verdict.loss) if verdict.value is None else (verdict.metric, verdict.value)
+    return f"; best after {trained.best_update}: {figure[0]} {figure[1]:.4g} on the validation rows"

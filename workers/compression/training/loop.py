@@ -149,9 +149,9 @@ class _Training:
             self.standing = self.standing.model_copy(update={"update": done})
             if self.plan.is_validated(done):
                 self._validate(done)
-            self._checkpoint_when_due()
             if done == self.plan.updates or self._is_stalled():
                 return
+            self._checkpoint_when_due()
 
     def _update(self, update: int, group: list[Rows]) -> None:
         torch.manual_seed(seed_of(self.context.seed, update))

@@ -7,6 +7,7 @@ from torch import nn
 from torch.func import functional_call
 
 from workers.compression.families.trainable import Trainable
+from workers.compression.training.substitutes import Masked, Shared
 
 
 class Network(nn.Module):
@@ -46,6 +47,11 @@ class Network(nn.Module):
     def learning(self) -> dict[str, nn.Parameter]:
         """Parameters that learn at present, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def count(self) -> int:
+        """Values that learn at present; zeros that stay are not counted."""
+        fixed = sum(int((~module.mask).sum()) for module in self.substitutes if isinstance(module, Masked | Shared))
+        return sum(parameter.numel() for parameter in self.learning().values()) - fixed
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that training may change: parameters, and float buffers such as a batch norm's figures."""

@@ -42,7 +42,7 @@ class LoraFinetune(TransferStep):
     technique: Literal["finetune"] = "finetune"
     method: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1, le=1024)
-    alpha: float = Field(16.0, gt=0.0, le=1e6, description="Updates are scaled by alpha / rank.")
+    alpha: int = Field(16, ge=1, le=1_000_000, description="Updates are scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="On the adapters' inputs.")
     include: Globs = Field((), description="Only layers whose name matches one of these globs get an update.")
     exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")
