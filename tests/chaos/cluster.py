@@ -19,8 +19,8 @@ from app.artifacts.records import ArtifactRecord, BlobRecord
 from app.broker import Broker
 from app.config import Settings
 from app.db import Database
-from app.jobs import repository
-from app.jobs.records import EventRecord, JobRecord, LeaseRecord
+from app.jobs import checkpoints, repository
+from app.jobs.records import CheckpointRecord, EventRecord, JobRecord, LeaseRecord
 from app.jobs.states import TERMINAL, JobState
 from app.storage import Storage
 from tests.workers.submitter import Submitter
@@ -141,7 +141,12 @@ class Cluster:
                 assert len(self.storage.read(artifact.sha256)) == artifact.size_bytes
                 assert session.get_one(BlobRecord, artifact.sha256).references >= 1
             assert session.get(LeaseRecord, job.id) is None
+            assert checkpoints.of_job(session, job.id) == []
             assert session.scalar(select(EventRecord.sequence).where(EventRecord.job_id == job.id).limit(1)) == 1
+
+    def checkpoints(self, job: JobRecord) -> list[CheckpointRecord]:
+        with self.database.reading() as session:
+            return checkpoints.of_job(session, job.id)
 
     def artifacts(self, job: JobRecord) -> int:
         with self.database.reading() as session:

@@ -43,6 +43,32 @@ def test_a_killed_worker_takes_its_child_along_and_another_one_ends_the_job(any_
     assert cluster.find(job).attempt == 2
 
 
+def test_what_a_killed_worker_left_as_a_checkpoint_another_one_goes_on_from(any_cluster: Cluster) -> None:
+    cluster = any_cluster
+    cluster.start_sweeper()
+    worker = cluster.start_worker()
+    job = cluster.submit(compress="train_and_hang")
+    eventually(lambda: [kept.update for kept in cluster.checkpoints(job)] == [2], "the last checkpoint is kept")
+    worker.kill()
+    cluster.start_worker()
+    cluster.assert_succeeded_once(job)
+    assert "recipe/0 at 2: weights 2" in cluster.find(job).log
+    assert cluster.find(job).attempt == 2
+
+
+def test_a_child_killed_again_and_again_goes_on_each_time(cluster: Cluster) -> None:
+    worker = cluster.start_worker()
+    job = cluster.submit(compress="train_on_and_on")
+    for update in (1, 2):
+        eventually(
+            lambda wanted=update: [kept.update for kept in cluster.checkpoints(job)] == [wanted], f"update {update}"
+        )
+        cluster.child(worker, job).kill()
+    cluster.assert_succeeded_once(job)
+    assert cluster.told(job) == ["created", "queued", *["started", "requeued"] * 2, "started", "succeeded"]
+    assert "trained 3 updates" in cluster.find(job).log
+
+
 def test_a_redis_that_died_with_its_data_loses_no_job(cluster: Cluster) -> None:
     waiting = cluster.submit()
     cluster.kill_redis()

@@ -116,6 +116,17 @@ def train_and_hang(task: str) -> None:
     go_on(task)
 
 
+def train_on_and_on(task: str) -> None:
+    """Makes one update per attempt until there are three; each but the last one hangs after its checkpoint."""
+    found = json.loads(Path("request.json").read_text())["checkpoints"]
+    update = 1 + (int(Path(found[0]["path"]).read_text()) if found else 0)
+    if update < 3:
+        write_checkpoint(update, str(update))
+        hang(task)
+    emit(type="log", message=f"trained {update} updates")
+    good(task)
+
+
 def hostile_checkpoints(task: str) -> None:
     """Names everything but a plain file of its own, many times over, and more steps than its recipe has."""
     # Some of these the sandbox refuses already.

@@ -1,5 +1,6 @@
 """What a child may leave behind, and what is not taken from it."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,15 +10,16 @@ import pytest
 
 from workers.compression.specs.errors import InvalidResult
 from workers.compression.specs.messages import MAX_RESULT_BYTES, ProbeResult
-from workers.outputs import NoResult, made_file, read_outcome
+from workers.outputs import NoResult, copy_made, made_file, read_outcome, remove_made
 
 PROBED: dict[str, Any] = {"kind": "probe_result", "load_ms": 1.5, "peak_memory_bytes": 10}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path
+    folder = tmp_path / "child"
+    (folder / "out").mkdir(parents=True)
+    return folder
 
 
 def write_result(folder: Path, content: str) -> None:
@@ -80,14 +82,24 @@ def test_a_made_file_is_found(folder: Path) -> None:
     assert made_file(folder, "out/model.onnx", 10) == folder / "out" / "model.onnx"
 
 
-@pytest.mark.parametrize(
-    "relative", ["/etc/passwd", "out/../secret", "secret", "out", "out/missing", "out/link", "out/hard", "out/deep/x"]
-)
-def test_files_outside_the_folder_and_links_are_refused(folder: Path, relative: str) -> None:
+HOSTILE = ("out/link", "out/hard", "out/pipe", "out/folder", "out/elsewhere/x", "out/etc/passwd")
+
+
+def make_hostile(folder: Path) -> None:
     (folder / "secret").write_text("secret")
+    (folder / "beside").mkdir()
+    (folder / "beside" / "x").write_text("x")
     (folder / "out" / "link").symlink_to("/etc/passwd")
     os.link(folder / "secret", folder / "out" / "hard")
-    (folder / "out" / "deep").symlink_to("/etc")
+    os.mkfifo(folder / "out" / "pipe")
+    (folder / "out" / "folder").mkdir()
+    (folder / "out" / "elsewhere").symlink_to(folder / "beside")
+    (folder / "out" / "etc").symlink_to("/etc")
+
+
+@pytest.mark.parametrize("relative", ["/etc/passwd", "out/../secret", "secret", "out", "out/missing", *HOSTILE])
+def test_files_outside_the_folder_and_links_are_refused(folder: Path, relative: str) -> None:
+    make_hostile(folder)
     with pytest.raises(InvalidResult):
         made_file(folder, relative, 1 << 20)
 
@@ -97,3 +109,56 @@ def test_empty_and_oversized_files_are_refused(folder: Path, size: int) -> None:
     (folder / "out" / "model.onnx").write_bytes(b"x" * size)
     with pytest.raises(InvalidResult):
         made_file(folder, "out/model.onnx", 10)
+
+
+def copy(folder: Path, relative: str, max_bytes: int = 1 << 20) -> tuple[str, int]:
+    return copy_made(folder, relative, max_bytes, folder.parent / "copy", lambda: True)
+
+
+def test_a_file_of_a_living_child_is_copied_with_its_hash(folder: Path) -> None:
+    content = os.urandom((2 << 20) + 7)
+    (folder / "out" / "deep").mkdir()
+    (folder / "out" / "deep" / "checkpoint").write_bytes(content)
+    assert copy(folder, "out/deep/checkpoint", 4 << 20) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert (folder.parent / "copy").read_bytes() == content
+    remove_made(folder, "out/deep/checkpoint")
+    assert list((folder / "out" / "deep").iterdir()) == []
+    remove_made(folder, "out/deep/checkpoint")
+
+
+@pytest.mark.parametrize("relative", ["/etc/passwd", "out/../secret", "secret", "out", "out/missing", *HOSTILE])
+def test_nothing_but_plain_files_of_its_own_is_copied_from_a_living_child(folder: Path, relative: str) -> None:
+    make_hostile(folder)
+    with pytest.raises(InvalidResult):
+        copy(folder, relative)
+    remove_made(folder, relative)
+    assert (folder / "secret").read_text() == "secret"
+    assert Path("/etc/passwd").exists()
+    assert (folder / "beside" / "x").exists()
+
+
+@pytest.mark.parametrize("size", [0, 11])
+def test_an_empty_or_oversized_file_of_a_living_child_is_not_copied(folder: Path, size: int) -> None:
+    (folder / "out" / "checkpoint").write_bytes(b"x" * size)
+    with pytest.raises(InvalidResult):
+        copy(folder, "out/checkpoint", 10)
+
+
+def test_a_file_that_grows_while_it_is_copied_is_given_up_at_the_limit(folder: Path) -> None:
+    path = folder / "out" / "checkpoint"
+    path.write_bytes(b"x")
+
+    def grow() -> bool:
+        with path.open("ab") as file:
+            file.write(bytes(1 << 20))
+        return True
+
+    with pytest.raises(InvalidResult):
+        copy_made(folder, "out/checkpoint", 8 << 20, folder.parent / "copy", grow)
+    assert (folder.parent / "copy").stat().st_size <= 8 << 20
+
+
+def test_a_copy_that_nobody_wants_any_more_ends(folder: Path) -> None:
+    (folder / "out" / "checkpoint").write_bytes(b"x")
+    with pytest.raises(InvalidResult):
+        copy_made(folder, "out/checkpoint", 10, folder.parent / "copy", lambda: False)

@@ -1,12 +1,22 @@
 """Reference counts and garbage collection."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app.artifacts.records import BlobRecord
-from app.artifacts.repository import collect_blobs, hold_blob, release_blob, reserve_blob, store_file
+from app.artifacts.repository import (
+    collect_blobs,
+    discard_blob,
+    hold_again,
+    hold_blob,
+    release_blob,
+    reserve_blob,
+    store_file,
+)
 from app.db import Database
 from app.storage import Storage
 
@@ -56,3 +66,27 @@ def test_releasing_too_often_does_not_go_below_zero(stored: Database) -> None:
     with stored.transaction() as session:
         release_blob(session, SHA256)
         assert session.get_one(BlobRecord, SHA256).references == 0
+
+
+def test_a_blob_that_only_its_writer_knew_goes_at_once(stored: Database, storage: Storage) -> None:
+    with stored.transaction() as session:
+        hold_again(session, SHA256, len(CONTENT))
+    assert not discard_blob(stored, storage, SHA256)
+    with stored.transaction() as session:
+        release_blob(session, SHA256)
+    assert discard_blob(stored, storage, SHA256)
+    assert not storage.exists(SHA256)
+    assert not discard_blob(stored, storage, SHA256)
+
+
+@pytest.mark.parametrize("name", [reserve_blob, hold_blob])
+def test_a_blob_that_somebody_else_is_about_to_name_is_left_to_the_collector(
+    stored: Database, storage: Storage, name: Callable[[Session, str, int], None]
+) -> None:
+    with stored.transaction() as session:
+        hold_again(session, SHA256, len(CONTENT))
+        name(session, SHA256, len(CONTENT))
+        release_blob(session, SHA256)
+        release_blob(session, SHA256)
+    assert not discard_blob(stored, storage, SHA256)
+    assert storage.exists(SHA256)
