@@ -79,7 +79,8 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
         context.step, context.window = f"recipe/{index}", window
         model, outcome = _apply(model, spec, quick_look, context)
         outcomes.append(outcome)
-        context.emit(StepCompleted(outcome=outcome))
+        # The points of the curves went out one by one as they were made; all together are too long for an event.
+        context.emit(StepCompleted(outcome=outcome.model_copy(update={"curves": ()})))
     context.step, context.window = "save", (0.85, 1.0)
     context.progress(0.0, "saving")
     name = f"model{model.extension}"

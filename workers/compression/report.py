@@ -10,12 +10,14 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from pydantic import JsonValue
 
+from workers.compression import charts
 from workers.compression.specs.messages import Comparison, Compressed
 from workers.compression.specs.metrics import Metrics
 from workers.compression.specs.recipe import Recipe
 from workers.compression.specs.report import Report, StoredModel
 
 TASK_METRICS = ("accuracy", "f1", "auc", "rmse", "mae", "r2", "spearman", "pearson", "perplexity")
+MISSING = "–"
 Row = tuple[str, str, str, str]
 
 
@@ -105,6 +107,7 @@ def _render(template: str, report: Report, *, autoescape: bool) -> str:
         lstrip_blocks=True,
     )
     environment.filters["bytes"] = _bytes
+    environment.filters["charts"] = charts.draw_all
     environment.filters["cell"] = _markdown_cell
     source = resources.files("workers.compression").joinpath("templates", template).read_text("utf-8")
     return environment.from_string(source).render(report=report, rows=headline_rows(report))
@@ -114,9 +117,9 @@ def _quality_rows(before: Metrics, after: Metrics) -> list[Row]:
     rows: list[Row] = []
     for name in TASK_METRICS:
         old, new = getattr(before, name), getattr(after, name)
-        if old is not None and new is not None:
-            shown = [_with_interval(side, name, value) for side, value in ((before, old), (after, new))]
-            rows.append((name, shown[0], shown[1], f"{new - old:+.4f}"))
+        if old is not None or new is not None:
+            change = f"{new - old:+.4f}" if old is not None and new is not None else ""
+            rows.append((name, _with_interval(before, name, old), _with_interval(after, name, new), change))
     if after.fidelity is not None:
         rows.append(("cosine to original", "1", f"{after.fidelity.cosine:.5f}", f"{after.fidelity.sqnr_db:.1f} dB"))
         if after.fidelity.top1_agreement is not None:
@@ -124,7 +127,9 @@ def _quality_rows(before: Metrics, after: Metrics) -> list[Row]:
     return rows
 
 
-def _with_interval(side: Metrics, name: str, value: float) -> str:
+def _with_interval(side: Metrics, name: str, value: float | None) -> str:
+    if value is None:
+        return MISSING
     interval = side.intervals.get(name)
     return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
