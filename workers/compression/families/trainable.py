@@ -34,8 +34,6 @@ class Trainable:
             on, one per block, and the projections ``query.0``, ``key.0``, ``value.0`` of every attention layer that
             has them apart; else the last value of each layer under the layer's name. The mode is that of ``module``.
         output_activation: What turns the last layer's values into the only output; losses want its input.
-        tapped: A module that shares the parameters and returns the outputs and hidden states by name (``taps``).
-        output_activation: What the network ends with: ``none``, ``softmax``, ``log_softmax`` or ``sigmoid``.
     """
 
     module: torch.nn.Module
@@ -45,7 +43,7 @@ class Trainable:
     taps: tuple[str, ...] = ()
     compute_batch: int | None = None
     tapped: torch.nn.Module | None = None
-    output_activation: str = "none"
+    output_activation: OutputActivation = "none"
 
 
 class TrainableModel(Model):
@@ -57,6 +55,7 @@ class TrainableModel(Model):
 
         Raises:
             UnsupportedOperator: An operator that gradients cannot pass, named.
+            UnsupportedTechnique: Weights stored as integers, or a program exported in training mode.
         """
 
     @abstractmethod

@@ -69,6 +69,11 @@ ARCHITECTURES: Final = {
 }
 
 
+def classifier_of(model_type: str) -> Architecture:
+    """The class that classifies sequences, of a served type."""
+    return ARCHITECTURES[model_type, f"{_TYPES[model_type][1]}ForSequenceClassification"]
+
+
 def architecture_of(config: dict[str, Any]) -> Architecture:
     """The served class that a ``config.json`` asks for; without ``architectures`` the one that has no head."""
     model_type = config.get("model_type")

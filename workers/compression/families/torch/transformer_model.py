@@ -11,12 +11,14 @@ import torch
 from workers.compression.families.model import Array, Feeds, StoredLayer
 from workers.compression.families.tensors.stored import StoredTensor, arrays, write_safetensors
 from workers.compression.families.torch import compressed_tensors_layout, running
-from workers.compression.families.torch.architectures import Architecture
+from workers.compression.families.torch.architectures import Architecture, classifier_of
 from workers.compression.families.torch.layers import stored_layers
 from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
 from workers.compression.families.torch.storage import Int8Weight, Storage
 from workers.compression.families.torch.training import quantized_before_training
+from workers.compression.families.torch.transformer_head import classifier_entries, with_classifier
 from workers.compression.families.torch.transformer_training import takes, trainable_transformer
+from workers.compression.families.torch.transformers_config import build_config
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
 from workers.compression.specs.containers.archives import stored_zip
@@ -140,7 +142,12 @@ class TransformerModel(TorchModel):
 
     def with_head(self, classes: tuple[str, ...], seed: int) -> "TransformerModel":
         """The same body under a fresh classifier, or a fresh regressor where there is but one class."""
-        raise NotImplementedError
+        self._refuse_integers()
+        architecture = classifier_of(self.architecture.model_type)
+        entries = classifier_entries(architecture, self.entries, classes, self._folder.root)
+        module, carried = with_classifier(self.module, architecture, build_config(architecture, entries), seed)
+        storage = {new: self.storage[old] for new, old in carried.items() if old in self.storage}
+        return TransformerModel(module, architecture, entries, storage, self._folder)
 
     def _refuse_integers(self) -> None:
         quantized = next(iter(self.quantized), None)

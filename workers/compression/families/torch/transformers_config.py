@@ -49,9 +49,14 @@ def _keys(document: Any) -> Iterator[str]:
         node = waiting.pop()
         if isinstance(node, dict):
             yield from node
-            waiting.extend(node.values())
+            waiting.extend(value for key, value in node.items() if not _is_numbering(key, value))
         elif isinstance(node, list):
             waiting.extend(node)
+
+
+def _is_numbering(key: str, value: Any) -> bool:
+    """Whether an entry numbers the classes, whose names may be any words: what holds but numbers names no code."""
+    return key == "label2id" and isinstance(value, dict) and all(type(number) is int for number in value.values())
 
 
 def checked_config(raw: dict[str, Any], config_class: Any) -> tuple[dict[str, Any], list[str]]:
