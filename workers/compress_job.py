@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.artifacts.records import ArtifactRecord
 from app.artifacts.repository import hold_blob, store_file
 from app.jobs import service
+from app.jobs.recipe_checks import student_of
 from app.jobs.records import JobRecord
 from app.jobs.schemas import JobSpec
 from app.jobs.states import JobState
@@ -48,6 +49,7 @@ class _Inputs:
     model: ModelRecord
     original: ModelFile
     data: Data
+    students: dict[str, ModelFile]
     paths: tuple[Path, ...]
 
 
@@ -84,10 +86,11 @@ def _borrow(stages: Stages, job: JobRecord, lent: ExitStack) -> _Inputs:
     with stages.workplace.database.reading() as session:
         model = session.get_one(ModelRecord, job.model_id)
         uses = service.data_for(session, job)
-    clean = model.clean_sha256 or model.sha256
-    paths = {
-        sha256: lent.enter_context(storage.local(sha256)) for sha256 in {clean, *(u.sha256 for u in uses.values())}
-    }
+        spec = service.spec_of(job)
+        named = [student for step in spec.recipe if (student := student_of(step)) is not None]
+        students = {student: session.get_one(ModelRecord, student) for student in named}
+    wanted = {_clean(model), *(_clean(student) for student in students.values()), *(u.sha256 for u in uses.values())}
+    paths = {sha256: lent.enter_context(storage.local(sha256)) for sha256 in wanted}
     data = {
         role: DatasetFile(
             path=str(paths[use.sha256]),
@@ -98,8 +101,16 @@ def _borrow(stages: Stages, job: JobRecord, lent: ExitStack) -> _Inputs:
         )
         for role, use in uses.items()
     }
-    original = ModelFile(path=str(paths[clean]), format=ModelFormat(str(model.format)), sha256=clean)
-    return _Inputs(service.spec_of(job), model, original, Data(**data), tuple(paths.values()))
+    original, *lent_students = (
+        ModelFile(path=str(paths[_clean(found)]), format=ModelFormat(str(found.format)), sha256=_clean(found))
+        for found in (model, *students.values())
+    )
+    by_id = dict(zip(students, lent_students, strict=True))
+    return _Inputs(spec, model, original, Data(**data), by_id, tuple(paths.values()))
+
+
+def _clean(model: ModelRecord) -> str:
+    return model.clean_sha256 or model.sha256
 
 
 def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tuple[Checkpoint, ...]) -> Compressed:
@@ -111,6 +122,7 @@ def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tupl
         target=spec.target,
         evaluation=spec.evaluation,
         seed=spec.seed,
+        students=inputs.students,
         checkpoints=checkpoints,
         checkpoint_seconds=settings.checkpoint_seconds,
         threads=settings.child_threads,

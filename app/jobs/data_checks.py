@@ -6,7 +6,7 @@ from typing import Any
 from app.datasets.records import DatasetRecord
 from app.input_states import InputState
 from app.jobs.schemas import JobCreate, Role, Split
-from app.jobs.splitting import needs_calibration
+from app.jobs.splitting import needs_calibration, needs_training
 from app.models.records import ModelRecord
 from workers.compression.specs import matching
 from workers.compression.specs.errors import DatasetMismatch, InvalidSpec, UnsupportedTechnique
@@ -22,9 +22,17 @@ METRICS_OF_TASK: dict[Task, frozenset[str]] = {
 
 
 def check_data_is_given(request: JobCreate) -> None:
-    """Refuses a recipe that looks at data when there is none, and a metric that needs labels without data."""
+    """Refuses a recipe that learns from or looks at data when there is none, and a metric that needs labels."""
     if request.data.by_role():
         return
+    if needs_training(request.recipe):
+        index, step = next(found for found in enumerate(request.recipe) if "train" in found[1].needs)
+        raise InvalidSpec(
+            f"{step.key()} (step {index}) needs data to train on: give data.train, data.calibration or "
+            "data.evaluation.",
+            reason="training_data_needed",
+            pointer="/data/train",
+        )
     if needs_calibration(request.recipe):
         index, step = next(found for found in enumerate(request.recipe) if "calibration" in found[1].needs)
         raise InvalidSpec(
@@ -37,23 +45,29 @@ def check_data_is_given(request: JobCreate) -> None:
 
 
 def check_datasets(
-    request: JobCreate, split: Split, model: ModelRecord, datasets: Mapping[Role, DatasetRecord]
+    request: JobCreate, split: Split, models: Sequence[ModelRecord], datasets: Mapping[Role, DatasetRecord]
 ) -> None:
-    """Refuses datasets that the model cannot be fed with, as far as both have been inspected by now."""
+    """Refuses datasets that the models cannot be fed with, as far as all have been inspected by now.
+
+    Args:
+        models: The job's own, and the students that its steps name.
+    """
     by_id = {dataset.id: (role, dataset) for role, dataset in datasets.items() if dataset.status == InputState.READY}
     for role, dataset in by_id.values():
         pointer = f"/data/{role}"
-        if model.status == InputState.READY:
-            _check_fit(model, dataset, pointer)
+        for model in models:
+            if model.status == InputState.READY:
+                _check_fit(model, dataset, pointer)
         _check_rows(dataset, split, pointer)
     judged = split.roles.get("evaluation")
     if judged is not None and judged.dataset in by_id:
         dataset = by_id[judged.dataset][1]
-        _check_metric(request, Task(_inspection(dataset)["task"]), f"With dataset {dataset.id}")
+        _check_metric(request, Task(inspection_of(dataset)["task"]), f"With dataset {dataset.id}")
     _check_labels(request, [dataset for _, dataset in by_id.values()], len(by_id) == len(set(datasets.values())))
 
 
-def _inspection(record: ModelRecord | DatasetRecord) -> Mapping[str, Any]:
+def inspection_of(record: ModelRecord | DatasetRecord) -> Mapping[str, Any]:
+    """What the inspection found; empty before it has ended."""
     return record.inspection or {}
 
 
@@ -70,10 +84,10 @@ def _check_metric(request: JobCreate, task: Task, circumstance: str) -> None:
 
 
 def _check_labels(request: JobCreate, ready: Sequence[DatasetRecord], all_ready: bool) -> None:
-    if not all_ready or any(_inspection(dataset)["task"] != Task.FIDELITY for dataset in ready):
+    if not all_ready or any(inspection_of(dataset)["task"] != Task.FIDELITY for dataset in ready):
         return
     for index, step in enumerate(request.recipe):
-        if "labels" in step.needs:
+        if "labels" in step.needs and "train" not in step.needs:
             raise UnsupportedTechnique(
                 f"{step.key()} (step {index}) needs a dataset with a target.",
                 reason="labels_needed",
@@ -82,7 +96,7 @@ def _check_labels(request: JobCreate, ready: Sequence[DatasetRecord], all_ready:
 
 
 def _check_rows(dataset: DatasetRecord, split: Split, pointer: str) -> None:
-    rows = int(_inspection(dataset)["rows"])
+    rows = int(inspection_of(dataset)["rows"])
     for role, part in split.roles.items():
         low, high = part.part
         if part.dataset == dataset.id and int(rows * high) <= int(rows * low):
@@ -101,22 +115,24 @@ def _check_fit(model: ModelRecord, dataset: DatasetRecord, pointer: str) -> None
             reason="model_not_runnable",
             pointer=pointer,
         )
-    features = _ports(dataset, "features")
+    features = ports_of(dataset, "features")
     try:
         matching.fixed_batch(
-            matching.assign_inputs(DatasetFormat(str(dataset.format)), features, _ports(model, "inputs"))
+            matching.assign_inputs(DatasetFormat(str(dataset.format)), features, ports_of(model, "inputs"))
         )
     except DatasetMismatch as mismatch:
+        mismatch.detail = f"Dataset {dataset.id} does not fit model {model.id}. {mismatch.detail}"
         mismatch.pointer = pointer
         raise
-    if matching.is_text(features) and not _inspection(model).get("details", {}).get("tokenizer"):
+    if matching.is_text(features) and not inspection_of(model).get("details", {}).get("tokenizer"):
         raise DatasetMismatch(
-            "Text needs the model's tokenizer: no tokenizer.json came with the model.",
+            f"Text needs the model's tokenizer: no tokenizer.json came with model {model.id}.",
             reason="tokenizer_missing",
             hint="Upload the model as an archive together with its tokenizer.json.",
             pointer=pointer,
         )
 
 
-def _ports(record: ModelRecord | DatasetRecord, side: str) -> tuple[Port, ...]:
-    return tuple(Port.model_validate(port) for port in _inspection(record).get(side, ()))
+def ports_of(record: ModelRecord | DatasetRecord, side: str) -> tuple[Port, ...]:
+    """A model's ``inputs`` or ``outputs``, or a dataset's ``features``."""
+    return tuple(Port.model_validate(port) for port in inspection_of(record).get(side, ()))

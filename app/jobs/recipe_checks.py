@@ -1,13 +1,15 @@
 """Whether a recipe makes sense in itself and for a model: checked as a whole before anything runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from app.input_states import InputState
 from app.jobs.schemas import JobCreate, StepConflict
 from app.models.records import ModelRecord
 from workers.compression.specs.errors import IncompatibleSteps, InvalidSpec, UnsupportedTechnique
-from workers.compression.specs.formats import ModelFormat
+from workers.compression.specs.formats import NETWORK_FORMATS, Family, ModelFormat
 from workers.compression.specs.recipe import STEP_CLASSES
 from workers.compression.specs.step import Step
+from workers.compression.specs.steps.distill import DistillStep
 
 RUNTIME_OF_FORMAT = {
     ModelFormat.ONNX: "onnxruntime",
@@ -73,12 +75,52 @@ def working_order(recipe: Sequence[Step]) -> list[int]:
     return ordered
 
 
-def check_techniques(recipe: Sequence[Step], model: ModelRecord) -> None:
-    """Refuses a step that does not serve the model's format or family, and names what does."""
-    for index, step in enumerate(recipe):
-        why = why_not(type(step), model)
+def student_of(step: Step) -> str | None:
+    """The id of the model that takes the original's place from this step on."""
+    return step.student if isinstance(step, DistillStep) else None
+
+
+def models_worked_on(
+    recipe: Sequence[Step], model: ModelRecord, students: Mapping[str, ModelRecord]
+) -> tuple[ModelRecord, ...]:
+    """The model that each step works on: the job's own until a step puts a student in its place."""
+    worked_on = []
+    for step in recipe:
+        student = student_of(step)
+        model = model if student is None else students[student]
+        worked_on.append(model)
+    return tuple(worked_on)
+
+
+def check_techniques(
+    recipe: Sequence[Step], model: ModelRecord, students: Mapping[str, ModelRecord] | None = None
+) -> None:
+    """Refuses a step that does not serve the format or family of the model it works on, and names what does.
+
+    Models that are still being inspected pass: the check is made again when that has ended.
+    """
+    for index, (step, current) in enumerate(zip(recipe, models_worked_on(recipe, model, students or {}), strict=True)):
+        student = student_of(step)
+        if student is not None:
+            _check_teacher(step, model, f"/recipe/{index}")
+        why = why_not(type(step), current) if current.status == InputState.READY else None
         if why is not None:
-            raise UnsupportedTechnique(why, reason="model_format", pointer=f"/recipe/{index}")
+            pointer = f"/recipe/{index}" if student is None else f"/recipe/{index}/student"
+            raise UnsupportedTechnique(why, reason="model_format", pointer=pointer)
+
+
+def _check_teacher(step: Step, model: ModelRecord, pointer: str) -> None:
+    if model.status == InputState.READY and not _can_teach(model):
+        raise UnsupportedTechnique(
+            f"{step.key()} needs a network that can be run as teacher; the job's model is {model.format} "
+            f"({model.family}).",
+            reason="teacher_format",
+            pointer=pointer,
+        )
+
+
+def _can_teach(model: ModelRecord) -> bool:
+    return model.family == Family.NEURAL_NETWORK and model.format in NETWORK_FORMATS
 
 
 def why_not(step: type[Step], model: ModelRecord) -> str | None:
@@ -89,10 +131,13 @@ def why_not(step: type[Step], model: ModelRecord) -> str | None:
     serving = ", ".join(
         other.key() for other in STEP_CLASSES if model.format in other.formats and model.family in other.families
     )
-    return (
+    reason = (
         f"{step.key()} serves {formats} models; this one is {model.format} ({model.family}), "
         f"which {serving or 'no technique'} can serve."
     )
+    if issubclass(step, DistillStep) and _can_teach(model):
+        return f"{reason} It can teach a `student` of those formats."
+    return reason
 
 
 def check_target(request: JobCreate, model_format: ModelFormat) -> None:

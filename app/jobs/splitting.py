@@ -14,14 +14,21 @@ def needs_calibration(recipe: Sequence[Step]) -> bool:
     return any("calibration" in step.needs for step in recipe)
 
 
+def needs_training(recipe: Sequence[Step]) -> bool:
+    """Whether any step learns from data."""
+    return any("train" in step.needs for step in recipe)
+
+
 def split_roles(request: JobCreate) -> Split:
     """Gives every role its rows.
 
-    A dataset that plays several roles is divided. Missing roles are filled in from what is there: rows to measure on
-    are set aside from the training or calibration data, rows to calibrate on from the evaluation data if a step needs
-    them.
+    A dataset that plays several roles is divided. Missing roles are filled in from what is there: rows to train on
+    are taken from the calibration or evaluation data if a step needs them, rows to measure on are set aside from the
+    training or calibration data, rows to calibrate on from the evaluation data if a step needs them.
     """
     roles = request.data.by_role()
+    if roles and needs_training(request.recipe) and "train" not in roles:
+        roles["train"] = roles["calibration"] if "calibration" in roles else roles["evaluation"]
     if roles and "evaluation" not in roles:
         roles["evaluation"] = roles["train"] if "train" in roles else roles["calibration"]
     if roles and needs_calibration(request.recipe) and not {"train", "calibration"} & set(roles):

@@ -13,6 +13,7 @@ Step = dict[str, str]
 
 DYNAMIC = {"technique": "quantize"}
 STATIC = {"technique": "quantize", "method": "static"}
+FINETUNE = {"technique": "finetune"}
 DATASETS = st.sampled_from([None, "dst_a", "dst_b", "dst_c"])
 
 
@@ -46,13 +47,38 @@ def test_evaluation_data_stays_whole_where_no_step_needs_calibration() -> None:
     assert set(split(DYNAMIC, evaluation="dst_a").roles) == {"evaluation"}
 
 
+@pytest.mark.parametrize(
+    ("data", "shares"),
+    [
+        ({"evaluation": "dst_a"}, {"train": (0.0, 0.75), "evaluation": (0.75, 1.0)}),
+        ({"calibration": "dst_a"}, {"train": (0.0, 0.6), "calibration": (0.6, 0.8), "evaluation": (0.8, 1.0)}),
+        (
+            {"calibration": "dst_a", "evaluation": "dst_b"},
+            {"train": (0.0, 0.75), "calibration": (0.75, 1.0), "evaluation": (0.0, 1.0)},
+        ),
+        ({"train": "dst_a", "evaluation": "dst_b"}, {"train": (0.0, 1.0), "evaluation": (0.0, 1.0)}),
+    ],
+)
+def test_rows_to_train_on_are_taken_from_what_is_there_where_a_step_needs_them(
+    data: dict[str, str], shares: dict[str, tuple[float, float]]
+) -> None:
+    assert {role: part.part for role, part in split(FINETUNE, **data).roles.items()} == shares
+
+
+def test_the_summary_says_which_rows_are_trained_on() -> None:
+    assert (
+        "dst_a was split into disjoint, seeded, stratified parts: 75 % train, 25 % evaluation."
+        in split(FINETUNE, evaluation="dst_a").summary
+    )
+
+
 def test_training_rows_are_never_measured_on() -> None:
     found = split(DYNAMIC, train="dst_a")
     assert found.roles["train"].part == (0.0, 0.75)
     assert found.roles["evaluation"].part == (0.75, 1.0)
 
 
-@given(train=DATASETS, calibration=DATASETS, evaluation=DATASETS, step=st.sampled_from([DYNAMIC, STATIC]))
+@given(train=DATASETS, calibration=DATASETS, evaluation=DATASETS, step=st.sampled_from([DYNAMIC, STATIC, FINETUNE]))
 def test_no_row_plays_two_roles(train: str | None, calibration: str | None, evaluation: str | None, step: Step) -> None:
     named = {"train": train, "calibration": calibration, "evaluation": evaluation}
     given_roles = {role: dataset for role, dataset in named.items() if dataset}
@@ -65,7 +91,7 @@ def test_no_row_plays_two_roles(train: str | None, calibration: str | None, eval
             assert one.part[1] <= other.part[0] or other.part[1] <= one.part[0]
 
 
-@pytest.mark.parametrize("step", [DYNAMIC, STATIC])
+@pytest.mark.parametrize("step", [DYNAMIC, STATIC, FINETUNE])
 def test_parts_of_a_shared_dataset_cover_it(step: Step) -> None:
     parts = [part.part for part in split(step, train="dst_a", calibration="dst_a", evaluation="dst_a").roles.values()]
     assert [low for low, _ in parts] == [0.0, *[high for _, high in parts[:-1]]]

@@ -98,7 +98,7 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"publish": {"mlflow": {}}}, "/publish"),
     ({"recipe": []}, "/recipe"),
     ({"recipe": [DYNAMIC] * 21}, "/recipe"),
-    ({"recipe": [{"technique": "distill"}]}, "/recipe/0"),
+    ({"recipe": [{"technique": "publish"}]}, "/recipe/0"),
     ({"recipe": [{"method": "dynamic"}]}, "/recipe/0"),
     ({"recipe": ["quantize"]}, "/recipe/0"),
     ({"recipe": [DYNAMIC | {"bits": 10**9}]}, "/recipe/0/bits"),
