@@ -71,7 +71,19 @@ def output_activation(index: Index) -> OutputActivation:
     place = index.makers.get(Value(main, main.graph.output[0].name)) if single else None
     while place is not None and _operator(place.node) in _PASSED:
         place = _maker(index, place, 0)
-    return ACTIVATIONS.get(_operator(place.node), "none") if place is not None else "none"
+    if place is None:
+        return "none"
+    return "softmax" if _is_written_out(index, place) else ACTIVATIONS.get(_operator(place.node), "none")
+
+
+def _is_written_out(index: Index, place: Place) -> bool:
+    """Whether ``place`` divides exponentials by their sum, which is a softmax."""
+    if _operator(place.node) != "Div":
+        return False
+    above, below = _maker(index, place, 0), _maker(index, place, 1)
+    if above is None or below is None or _operator(above.node) != "Exp" or _operator(below.node) != "ReduceSum":
+        return False
+    return index.read(below, 0) == index.made(above)
 
 
 def find_head(index: Index) -> Head:

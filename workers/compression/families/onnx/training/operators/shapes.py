@@ -93,7 +93,8 @@ def _slice(call: Call, x: Tensor, *bounds: Tensor | None) -> Tensor:
         if step > 0:
             x = x[(slice(None),) * axis + (slice(start, end, step),)]
         else:
-            taken = range(*slice(start, end, step).indices(x.shape[axis]))
+            first = max(start, -x.shape[axis])  # where Python takes nothing, the standard begins with element 0
+            taken = range(*slice(first, end, step).indices(x.shape[axis]))
             x = x.index_select(axis, torch.tensor(taken, dtype=torch.int64, device=x.device))
     return x
 
