@@ -38,10 +38,14 @@ def _row(metrics: Figures) -> tuple[str, ...]:
 
 
 def quality(original: Figures, compressed: Figures) -> str:
-    """The task's own metric on both sides where there are labels, else how close the outputs stayed."""
+    """The task's own metric on both sides where there are labels, else how close the outputs stayed.
+
+    An artifact with a new last layer has quality where its original had none.
+    """
     for metric in QUALITY_METRICS:
-        if original.get(metric) is not None and compressed.get(metric) is not None:
-            return f"{metric}\n{original[metric]:.4f} → {compressed[metric]:.4f}"
+        before, after = original.get(metric), compressed.get(metric)
+        if after is not None:
+            return f"{metric}\n{'–' if before is None else f'{before:.4f}'} → {after:.4f}"
     fidelity = compressed.get("fidelity") or {}
     agreement = fidelity.get("top1_agreement")
     if agreement is not None:

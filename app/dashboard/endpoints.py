@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 FOLDER = Path(__file__).parent
-MEDIA_TYPES = {"dashboard.css": "text/css", "dashboard.js": "text/javascript"}
+MEDIA_TYPES = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "curves.js": "text/javascript"}
 HEADERS = {
     # Nothing from elsewhere, nothing inline, no frames: whatever a model's name may hold, it cannot run.
     "Content-Security-Policy": (
@@ -33,7 +33,7 @@ def dashboard() -> HTMLResponse:
 
 
 @router.get("/dashboard/{name}")
-def asset(name: Literal["dashboard.css", "dashboard.js"]) -> Response:
-    """The page's style sheet and script."""
+def asset(name: Literal["dashboard.css", "dashboard.js", "curves.js"]) -> Response:
+    """The page's style sheet and scripts."""
     content = (FOLDER / "static" / name).read_bytes()
     return Response(content, media_type=MEDIA_TYPES[name], headers=HEADERS)

@@ -1,5 +1,7 @@
 // Shows the newest jobs. Every text goes through textContent: names are other people's input.
 
+import { chart, follow } from "./curves.js";
+
 const REFRESH_MS = 2000;
 const QUALITY = ["accuracy", "f1", "auc", "r2", "spearman", "pearson", "rmse", "mae"];
 const byId = (id) => document.getElementById(id);
@@ -32,8 +34,10 @@ function bytes(count) {
 
 function quality(metrics) {
   const { original = {}, compressed = {} } = metrics ?? {};
-  const name = QUALITY.find((metric) => typeof compressed[metric] === "number" && typeof original[metric] === "number");
-  if (name) return `${name} ${original[name].toFixed(4)} → ${compressed[name].toFixed(4)}`;
+  const name = QUALITY.find((metric) => typeof compressed[metric] === "number");
+  // An original that cannot answer the labels of its artifact's new last layer has no quality.
+  const before = typeof original[name] === "number" ? original[name].toFixed(4) : "–";
+  if (name) return `${name} ${before} → ${compressed[name].toFixed(4)}`;
   const cosine = compressed.fidelity?.cosine;
   return typeof cosine === "number" ? `cosine ${cosine.toFixed(4)}` : "–";
 }
@@ -54,7 +58,10 @@ function progress(job) {
   bar.max = 1;
   bar.value = job.status === "succeeded" ? 1 : (job.progress?.fraction ?? 0);
   bar.title = job.progress?.message ?? "";
-  return bar;
+  const curve = chart(job);
+  const both = document.createDocumentFragment();
+  both.append(bar, ...(curve ? [curve] : []));
+  return both;
 }
 
 function identifier(job) {
@@ -87,6 +94,7 @@ async function refresh() {
   if (document.hidden) return;
   try {
     const [jobs, workers] = await Promise.all([get("/v1/jobs?limit=50"), get("/v1/workers")]);
+    await Promise.all(jobs.data.map((job) => follow(job, get)));
     byId("jobs").replaceChildren(...jobs.data.map(row));
     byId("empty").hidden = jobs.data.length > 0;
     byId("workers").textContent = `${workers.data.length} workers known`;
