@@ -16,9 +16,13 @@ def run(
     recipe: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="JSON file with the steps.")],
     output: Annotated[Path, typer.Option(help="Directory for artifact and report.")],
     data: Annotated[
-        Path | None, typer.Option(exists=True, help="Evaluation data; a part of it calibrates if need be.")
+        Path | None, typer.Option(exists=True, help="Evaluation data; a part of it trains or calibrates if need be.")
     ] = None,
+    train: Annotated[Path | None, typer.Option(exists=True, help="Training data.")] = None,
     calibration: Annotated[Path | None, typer.Option(exists=True, help="Calibration data.")] = None,
+    student: Annotated[
+        Path | None, typer.Option(exists=True, help="The model that the recipe names as its student.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Feeds every random choice.")] = 0,
 ) -> None:
     """Compresses a model here and now: files in, artifact and report out. For files you trust: it uses no sandbox."""
@@ -27,7 +31,8 @@ def run(
         fail(f"the engine is not installed here: {', '.join(missing)}", hint="pip install 'pressroom[worker]'")
     command = [sys.executable, "-m", "workers.compression", "run", str(model)]
     command += ["--recipe", str(recipe), "--output", str(output), "--seed", str(seed)]
-    for option, path in (("--data", data), ("--calibration", calibration)):
+    files = {"--data": data, "--train": train, "--calibration": calibration, "--student": student}
+    for option, path in files.items():
         if path is not None:
             command += [option, str(path)]
     done = subprocess.run(command, check=False)  # noqa: S603 - our own module, arguments passed as a list

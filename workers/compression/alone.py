@@ -7,6 +7,7 @@ same protocol as under the supervisor, so that the measurements mean the same.
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,7 @@ from workers.compression.specs.report import Report, StoredModel
 
 ResultType = TypeVar("ResultType")
 CALIBRATION_SHARE = 0.2
+TRAINING_SHARE = 0.6
 
 
 def main(arguments: list[str]) -> int:
@@ -57,10 +59,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("model", type=Path, help="model file, archive or directory")
     parser.add_argument("--recipe", type=Path, required=True, help="JSON: a list of steps, or an object with 'recipe'")
     parser.add_argument("--output", type=Path, required=True, help="folder for the artifact and the report")
-    parser.add_argument(
-        "--data", type=Path, help="evaluation data; a part of it calibrates if --calibration is missing"
-    )
+    parser.add_argument("--data", type=Path, help="evaluation data; a part of it trains or calibrates if need be")
+    parser.add_argument("--train", type=Path, help="training data")
     parser.add_argument("--calibration", type=Path, help="calibration data")
+    parser.add_argument("--student", type=Path, help="the model that the recipe names as its student")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -90,26 +92,21 @@ def read_recipe(path: Path) -> Recipe:
 
 def run(model: Path, recipe: Recipe, output: Path, scratch: Path, options: argparse.Namespace) -> Report:
     """Inspects, compresses, probes and compares; writes artifact and report below ``output``."""
-    if not model.exists():
-        raise InvalidSpec(f"There is no {model}.")
-    upload = model.absolute()
-    if model.is_dir():
-        upload = scratch / "upload.zip"
-        stored_zip(model, upload)
-    inspection = _perform(InspectModel(path=str(upload), filename=model.name), scratch / "inspect", ModelInspection)
-    clean = scratch / "inspect" / inspection.clean if inspection.clean else upload
-    original = ModelFile(path=str(clean), format=inspection.format)
-    calibrated = any(step.needs for step in recipe)
-    data = _data(options, scratch, calibrated=calibrated)
-    request = Compress(model=original, recipe=recipe, data=data, seed=options.seed)
+    upload, original = _model(model, scratch / "model")
+    students = _students(recipe, options, scratch)
+    data = _data(options, scratch, recipe)
+    threads = os.cpu_count() or 1
+    request = Compress(model=original, recipe=recipe, students=students, data=data, seed=options.seed, threads=threads)
     compressed = _perform(request, scratch / "compress", Compressed)
     output.mkdir(parents=True, exist_ok=True)
     artifact = output / compressed.name
     shutil.copyfile(scratch / "compress" / compressed.path, artifact)
+    for extra in compressed.extras:
+        shutil.copyfile(scratch / "compress" / extra.path, output / extra.name)
     stored = ModelFile(path=str(artifact.absolute()), format=compressed.format)
     comparison = _measure(original, stored, recipe, data, options.seed, scratch)
     made = report.build(
-        original=_stored_model(upload, inspection.format, model.name),
+        original=_stored_model(upload, original.format, model.name),
         artifact=_stored_model(artifact, compressed.format, compressed.name),
         compressed=compressed,
         comparison=comparison,
@@ -136,16 +133,52 @@ def _measure(
     return _perform(request, scratch / "compare", Comparison)
 
 
-def _data(options: argparse.Namespace, scratch: Path, *, calibrated: bool) -> Data:
-    evaluation = _dataset(options.data, scratch / "evaluation") if options.data else None
-    if options.calibration:
-        return Data(calibration=_dataset(options.calibration, scratch / "calibration"), evaluation=evaluation)
-    if evaluation is None or not calibrated:
-        return Data(evaluation=evaluation)
-    return Data(
-        calibration=evaluation.model_copy(update={"part": (0.0, CALIBRATION_SHARE), "split_seed": options.seed}),
-        evaluation=evaluation.model_copy(update={"part": (CALIBRATION_SHARE, 1.0), "split_seed": options.seed}),
-    )
+def _model(path: Path, scratch: Path) -> tuple[Path, ModelFile]:
+    """The file that an upload of ``path`` would be, and its clean form."""
+    if not path.exists():
+        raise InvalidSpec(f"There is no {path}.")
+    scratch.mkdir()
+    upload = path.absolute()
+    if path.is_dir():
+        upload = scratch / "upload.zip"
+        stored_zip(path, upload)
+    inspection = _perform(InspectModel(path=str(upload), filename=path.name), scratch / "inspect", ModelInspection)
+    clean = scratch / "inspect" / inspection.clean if inspection.clean else upload
+    return upload, ModelFile(path=str(clean), format=inspection.format)
+
+
+def _students(recipe: Recipe, options: argparse.Namespace, scratch: Path) -> dict[str, ModelFile]:
+    """Every student that the recipe names is the one file that was given."""
+    named = [student for step in recipe if (student := getattr(step, "student", None)) is not None]
+    if not named:
+        return {}
+    if options.student is None:
+        raise InvalidSpec(f"The recipe names the student {named[0]}.", hint="Give its file with --student.")
+    _, file = _model(options.student, scratch / "student")
+    return dict.fromkeys(named, file)
+
+
+def _data(options: argparse.Namespace, scratch: Path, recipe: Recipe) -> Data:
+    """The roles' data. No row serves two roles: what no file of its own was given for is set aside of another's."""
+    given = {"train": options.train, "calibration": options.calibration, "evaluation": options.data}
+    roles = {
+        role: _dataset(path, scratch / role)
+        for role, path in given.items()
+        if path is not None and (role == "evaluation" or path != options.data)
+    }
+    needs = {need for step in recipe for need in step.needs}
+    if "train" in needs and len({"train", "evaluation"} & set(roles)) == 1:
+        _divide(roles, "train", TRAINING_SHARE, options.seed)
+    elif "calibration" in needs and set(roles) == {"evaluation"}:
+        _divide(roles, "calibration", CALIBRATION_SHARE, options.seed)
+    return Data(**roles)
+
+
+def _divide(roles: dict[str, DatasetFile], role: str, share: float, seed: int) -> None:
+    """Gives ``share`` of the only dataset there is for either to ``role``, the rest to the evaluation."""
+    whole = roles.get("evaluation") or roles[role]
+    roles[role] = whole.model_copy(update={"part": (0.0, share), "split_seed": seed})
+    roles["evaluation"] = whole.model_copy(update={"part": (share, 1.0), "split_seed": seed})
 
 
 def _dataset(path: Path, scratch: Path) -> DatasetFile:
