@@ -1,13 +1,15 @@
 """What training needs of a network, whatever file it came from."""
 
+import importlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
 from workers.compression.families.model import Model
+from workers.compression.specs.formats import ModelFormat
 
 OutputActivation = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
@@ -74,8 +76,15 @@ class TrainableModel(Model):
         """
 
 
+_ADAPTERS = {ModelFormat.ONNX: "workers.compression.families.onnx.training.adapter"}
+"""Modules with a ``trainable_model`` for formats whose models are opened without torch."""
+
+
 def as_trainable(model: Model) -> TrainableModel:
     """``model`` as what training works on."""
+    if model.format in _ADAPTERS:
+        adapter = importlib.import_module(_ADAPTERS[model.format])
+        return cast("TrainableModel", adapter.trainable_model(model))
     if not isinstance(model, TrainableModel):
         raise TypeError(f"{type(model).__name__} cannot be trained")
     return model
