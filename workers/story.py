@@ -57,7 +57,7 @@ class Story:
         self._window = (0.0, 1.0)
         self._steps = 0
         self._metrics = Thinned()
-        self._on_checkpoint = _ignore
+        self._on_checkpoint: Callable[[Checkpoint], None] = _ignore
 
     def enter(self, window: tuple[float, float], on_checkpoint: Callable[[Checkpoint], None] | None = None) -> None:
         """The next child covers this part of the whole job; its checkpoints go to ``on_checkpoint``, at once."""

@@ -30,7 +30,7 @@ class Step(Contract):
     """Formats a handler exists for."""
     families: ClassVar[tuple[Family, ...]]
     needs: ClassVar[tuple[Need, ...]] = ()
-    """Data that has to be there: rows to look at (``calibration``), to learn from (``train``), a target (``labels``)."""
+    """Data that has to be there: rows to look at (``calibration``) or learn from (``train``), a target (``labels``)."""
     conflicts: ClassVar[tuple[str, ...]] = ()
     """``technique`` or ``technique.method`` names that may not stand *before* this one in a recipe."""
     default: ClassVar[bool] = False

@@ -39,7 +39,7 @@ def recover(model: TrainableModel, spec: RecoverFinetune, context: Context) -> T
     objective: Objective | None = judged_by
     if weight > 0.0 and context.open_original is not None:
         teacher = Teacher(context.open_original())
-        following = follow_outputs(model, trainable, teacher, rows.train, temperature=2.0)
+        following = follow_outputs(model, trainable, teacher, context, temperature=2.0)
         objective = following if judged_by is None else Mixed(((weight, following), (1.0 - weight, judged_by)))
     if objective is None:
         raise DatasetMismatch("There are neither labels nor an original to learn from.", reason="labels_needed")

@@ -68,12 +68,12 @@ class Pupil:
 
 
 def follow_outputs(
-    model: TrainableModel, trainable: Trainable, teacher: Teacher, dataset: Dataset, temperature: float
+    model: TrainableModel, trainable: Trainable, teacher: Teacher, context: Context, temperature: float
 ) -> TeacherOutputs:
     """Divergence where the outputs are class scores, distance where they are values or hidden states.
 
-    Labels that are classes say so, and a teacher that answers in probabilities; without either, distance is right for
-    both (arXiv:2105.08919).
+    Labels that are classes say so, those of the evaluation data too, and a teacher that answers in probabilities;
+    without any, distance is right for both (arXiv:2105.08919).
 
     Raises:
         DatasetMismatch: The two answer in different forms.
@@ -85,8 +85,9 @@ def follow_outputs(
             reason="student_output",
             hint="The student has to answer as the original does: as many classes, or hidden states as wide.",
         )
-    theirs_end = _ending(teacher.model, dataset)
-    classes = dataset.task is Task.CLASSIFICATION or theirs_end in _DISTRIBUTIONS
+    known = [dataset for dataset in (context.train, context.calibration, context.evaluation_data) if dataset]
+    theirs_end = _ending(teacher.model, known[0])
+    classes = theirs_end in _DISTRIBUTIONS or any(dataset.task is Task.CLASSIFICATION for dataset in known)
     return TeacherOutputs(classes, temperature, trainable.output_activation, theirs_end)
 
 

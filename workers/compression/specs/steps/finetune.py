@@ -21,7 +21,7 @@ class FullFinetune(TransferStep):
         1.0, gt=0.0, le=1.0, description="Each layer learns at this share of the rate of the one above it."
     )
     unfreeze_epochs: float = Field(
-        0.0, ge=0.0, le=1000.0, description="Epochs after which the next layer below joins; 0: all learn from the start."
+        0.0, ge=0.0, le=1000.0, description="Epochs after which the next layer below joins; 0: all from the start."
     )
 
 

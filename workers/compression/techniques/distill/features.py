@@ -28,7 +28,7 @@ def distill_features(model: Model, spec: FeaturesDistill, context: Context) -> M
     """
     pupil = Pupil.of(model, spec, context)
     teacher = Teacher(pupil.teacher.model, as_trainable(pupil.teacher.model).trainable())
-    following = follow_outputs(pupil.model, pupil.trainable, teacher, pupil.rows.train, spec.temperature)
+    following = follow_outputs(pupil.model, pupil.trainable, teacher, context, spec.temperature)
     objective, judged_by = pupil.with_labels(following, spec)
     inside = _inside(pupil, teacher, spec, context)
     objective = Mixed(((1.0, objective), *inside))

@@ -12,7 +12,7 @@ from workers.compression.training.teaching import Pupil, follow_outputs
 def distill_logits(model: Model, spec: LogitsDistill, context: Context) -> Model:
     """Trains the student, the model itself unless the step names another, to answer as the job's original does."""
     pupil = Pupil.of(model, spec, context)
-    following = follow_outputs(pupil.model, pupil.trainable, pupil.teacher, pupil.rows.train, spec.temperature)
+    following = follow_outputs(pupil.model, pupil.trainable, pupil.teacher, context, spec.temperature)
     objective, judged_by = pupil.with_labels(following, spec)
     rate = lessons.customary_rate(pupil.trainable)
     course = lessons.Course(objective, judged_by, rate, pupil.teacher)
