@@ -38,8 +38,8 @@ def main() -> int:
         if len(line) < MAX_EVENT_BYTES:
             os.write(events, line + b"\n")
 
-    context = Context(scratch=Path.cwd() / "tmp", emit=emit)
-    context.scratch.mkdir(exist_ok=True)
+    # Techniques leave files below out/ in it too, not only what is saved at the end.
+    context = Context(scratch=Path.cwd(), emit=emit)
     outcome = _outcome(context)
     Path(RESULT_FILE).write_text(outcome.model_dump_json(exclude_none=True), "utf-8")
     return 0
