@@ -53,6 +53,7 @@ class Cluster:
             "PRESSROOM_HEARTBEAT_SECONDS": "0.5",
             "PRESSROOM_SWEEP_SECONDS": "0.3",
             "PRESSROOM_KILL_GRACE_SECONDS": "1",
+            "PRESSROOM_CHECKPOINT_SECONDS": "0.1",
         }
         self._processes: list[subprocess.Popen[bytes]] = []
         self._redis: subprocess.Popen[bytes] | None = None
@@ -147,6 +148,11 @@ class Cluster:
     def checkpoints(self, job: JobRecord) -> list[CheckpointRecord]:
         with self.database.reading() as session:
             return checkpoints.of_job(session, job.id)
+
+    def model_hash(self, job: JobRecord) -> str:
+        with self.database.reading() as session:
+            made = select(ArtifactRecord.sha256).where(ArtifactRecord.job_id == job.id, ArtifactRecord.kind == "model")
+            return session.scalars(made).one()
 
     def artifacts(self, job: JobRecord) -> int:
         with self.database.reading() as session:

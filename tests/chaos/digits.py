@@ -1,7 +1,8 @@
-"""A real job for the real engine: the digits network, quantized."""
+"""Real jobs for the real engine: the digits network, quantized or trained on."""
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from app.artifacts.repository import hold_blob, store_file
 from app.datasets.records import DatasetRecord
@@ -12,20 +13,33 @@ from app.jobs.splitting import split_roles
 from app.models.records import ModelRecord
 from tests.builders import add_project
 from tests.chaos.cluster import Cluster
-from tests.trained import write_npz, write_onnx
+from tests.trained import write_npz, write_onnx, write_pt2
+
+EVALUATION = {"batch_sizes": [1], "repeats": 5, "max_samples": 100}
 
 
 def submit_digits(cluster: Cluster, folder: Path) -> JobRecord:
     """A dynamic quantization with labelled evaluation data."""
-    model, dataset = _store(cluster, folder)
-    request = JobCreate.model_validate(
-        {
-            "model": model.id,
-            "data": {"evaluation": dataset.id},
-            "recipe": [{"technique": "quantize", "method": "dynamic"}],
-            "evaluation": {"batch_sizes": [1], "repeats": 5, "max_samples": 100},
-        }
-    )
+    model = _store_model(cluster, write_onnx("mlp", folder / "digits.onnx"))
+    evaluation = _store_dataset(cluster, write_npz("mlp", folder / "digits.npz"))
+    recipe = [{"technique": "quantize", "method": "dynamic"}]
+    return _submit(cluster, model, {"evaluation": evaluation.id}, recipe)
+
+
+def submit_training(cluster: Cluster, folder: Path, epochs: float, max_attempts: int = 3) -> JobRecord:
+    """A fine-tuning of all weights of the convolutional network; the last ones are taken, whatever they are worth."""
+    model = _store_model(cluster, write_pt2("cnn", folder / "digits.pt2"))
+    train = _store_dataset(cluster, write_npz("cnn", folder / "train.npz", train=True))
+    evaluation = _store_dataset(cluster, write_npz("cnn", folder / "test.npz"))
+    recipe = [{"technique": "finetune", "method": "full", "epochs": epochs, "validation": 0.0}]
+    roles = {"train": train.id, "evaluation": evaluation.id}
+    return _submit(cluster, model, roles, recipe, max_attempts=max_attempts)
+
+
+def _submit(
+    cluster: Cluster, model: ModelRecord, roles: dict[str, str], recipe: list[dict[str, Any]], **columns: Any
+) -> JobRecord:
+    request = JobCreate.model_validate({"model": model.id, "data": roles, "recipe": recipe, "evaluation": EVALUATION})
     spec = JobSpec(**dict(request), split=split_roles(request))
     with cluster.database.transaction() as session:
         job = JobRecord(
@@ -34,40 +48,48 @@ def submit_digits(cluster: Cluster, folder: Path) -> JobRecord:
             capability="cpu",
             model_id=model.id,
             spec=spec.model_dump(mode="json"),
-            timeout_seconds=120.0,
+            timeout_seconds=300.0,
+            **columns,
         )
-        repository.create(session, job, (model.id, dataset.id))
+        repository.create(session, job, (model.id, *roles.values()))
     return job
 
 
-def _store(cluster: Cluster, folder: Path) -> tuple[ModelRecord, DatasetRecord]:
-    paths = write_onnx("mlp", folder / "digits.onnx"), write_npz("mlp", folder / "digits.npz")
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    sizes = [
-        store_file(cluster.database, cluster.storage, path, sha256) for path, sha256 in zip(paths, hashes, strict=True)
-    ]
+def _store_model(cluster: Cluster, path: Path) -> ModelRecord:
+    sha256, size = _store(cluster, path)
     with cluster.database.transaction() as session:
-        project_id = add_project(session).id
-        for sha256, size in zip(hashes, sizes, strict=True):
-            hold_blob(session, sha256, size)
+        hold_blob(session, sha256, size)
         model = ModelRecord(
-            project_id=project_id,
+            project_id=add_project(session).id,
             name="digits",
             status="ready",
-            sha256=hashes[0],
-            clean_sha256=hashes[0],
-            size_bytes=sizes[0],
-            format="onnx",
+            sha256=sha256,
+            clean_sha256=sha256,
+            size_bytes=size,
+            format=path.suffix.removeprefix("."),
             family="neural_network",
         )
+        session.add(model)
+    return model
+
+
+def _store_dataset(cluster: Cluster, path: Path) -> DatasetRecord:
+    sha256, size = _store(cluster, path)
+    with cluster.database.transaction() as session:
+        hold_blob(session, sha256, size)
         dataset = DatasetRecord(
-            project_id=project_id,
+            project_id=add_project(session).id,
             name="digits",
             status="ready",
-            sha256=hashes[1],
-            size_bytes=sizes[1],
+            sha256=sha256,
+            size_bytes=size,
             format="npz",
             fields={},
         )
-        session.add_all((model, dataset))
-    return model, dataset
+        session.add(dataset)
+    return dataset
+
+
+def _store(cluster: Cluster, path: Path) -> tuple[str, int]:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256, store_file(cluster.database, cluster.storage, path, sha256)
