@@ -4,6 +4,7 @@ from typing import Any
 
 MODEL_ID = "mdl_01KAT6W4ZD0Q9V3H8M2N5R7T1X"
 TRAIN_ID = "dst_01KAT6W9B2C4D6E8F0G2H4J6K8"
+STUDENT_ID = "mdl_01KAT6W7PD1R3T5V7X9Z2B4D6F"
 EVALUATION_ID = "dst_01KAT6WEM1N3P5Q7R9S1T3V5W7"
 JOB_ID = "job_01KAT6WP2A4B6C8D0E2F4G6H8J"
 
@@ -30,6 +31,24 @@ JOB_CREATE_EXAMPLES: list[Any] = [
         "labels": {"team": "search"},
     },
     {"model": MODEL_ID, "recipe": [{"technique": "quantize"}]},
+    {
+        "model": MODEL_ID,
+        "data": {"train": TRAIN_ID, "evaluation": EVALUATION_ID},
+        "recipe": [
+            {"technique": "finetune", "method": "lora", "epochs": 3, "rank": 8, "learning_rate": 0.0005},
+            {"technique": "prune", "method": "magnitude", "sparsity": 0.5},
+            {"technique": "finetune", "method": "recover", "epochs": 1},
+        ],
+        "evaluation": {"metric": "accuracy"},
+    },
+    {
+        "model": MODEL_ID,
+        "data": {"train": TRAIN_ID, "evaluation": EVALUATION_ID},
+        "recipe": [
+            {"technique": "distill", "method": "logits", "student": STUDENT_ID, "temperature": 2.0, "epochs": 5},
+            {"technique": "quantize", "method": "dynamic"},
+        ],
+    },
 ]
 
 JOB_SPEC_EXAMPLE: dict[str, Any] = {
