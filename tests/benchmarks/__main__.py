@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOT_BENCHMARKS = {"__main__", "evidence", "inputs", "peers"}
+NOT_BENCHMARKS = {
+    "__main__", "evidence", "inputs", "peers", "text_training_peers", "training_inputs", "training_peers",
+    "training_runs",
+}  # fmt: skip
 
 
 def main() -> int:

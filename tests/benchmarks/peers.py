@@ -34,13 +34,15 @@ from workers.compression.specs.recipe import STEPS_BY_KEY, step_tag
 
 @dataclass(frozen=True)
 class Subject:
-    """The files of one row, and what is asked of the peer."""
+    """The files of one row, and what is asked of the peer; ``data`` is judged on, ``train`` learnt from."""
 
     folder: Path
     model: Path
     data: Path | None
     step: dict[str, object]
     metric: str
+    train: Path | None = None
+    student: Path | None = None
 
     def plain(self) -> Path:
         """The original as stock tools take it: the clean ONNX file, out of its archive."""
@@ -64,7 +66,7 @@ def ort_dynamic(subject: Subject) -> Figures:
     """onnxruntime's ``quantize_dynamic``, per channel with the reduced range that AVX2 without VNNI needs."""
     output = subject.folder / "peer.onnx"
     ort.quantize_dynamic(subject.plain(), output, per_channel=True, reduce_range=True, weight_type=ort.QuantType.QInt8)
-    return _judged(subject, output)
+    return judged(subject, output)
 
 
 class _Rows(ort.CalibrationDataReader):
@@ -85,14 +87,14 @@ def ort_static(subject: Subject) -> Figures:
     output = subject.folder / "peer.onnx"
     rows = trained.digits_split()[0].reshape(-1, 1, 8, 8)[:256]
     ort.quantize_static(subject.plain(), output, _Rows(rows), per_channel=True, reduce_range=True)
-    return _judged(subject, output)
+    return judged(subject, output)
 
 
 def ort_float16(subject: Subject) -> Figures:
     """onnxruntime's float16 converter, inputs and outputs kept in float32."""
     output = subject.folder / "peer.onnx"
     onnx.save(convert_float_to_float16(onnx.load(subject.plain()), keep_io_types=True), output)
-    return _judged(subject, output)
+    return judged(subject, output)
 
 
 def torch_half(subject: Subject) -> Figures:
@@ -142,7 +144,7 @@ def torch_global_magnitude(subject: Subject) -> Figures:
     output = trained.write_onnx("cnn", subject.folder / "peer.onnx")
     network.load_state_dict(kept)
     trained.write_onnx("cnn", subject.folder / "original.onnx")
-    return _judged(subject, output, original=subject.folder / "original.onnx")
+    return judged(subject, output, original=subject.folder / "original.onnx")
 
 
 def sklearn_cost_complexity(subject: Subject) -> Figures:
@@ -151,7 +153,7 @@ def sklearn_cost_complexity(subject: Subject) -> Figures:
     alpha = float(str(subject.step["alpha"]))
     forest = RandomForestClassifier(100, ccp_alpha=alpha, random_state=0, n_jobs=1).fit(images, labels)
     skops.io.dump(forest, subject.folder / "peer.skops")
-    return _judged(subject, subject.folder / "peer.skops")
+    return judged(subject, subject.folder / "peer.skops")
 
 
 def greedy_ensemble(subject: Subject) -> Figures:
@@ -173,17 +175,18 @@ def greedy_ensemble(subject: Subject) -> Figures:
     forest.estimators_ = [forest.estimators_[index] for index in chosen]
     forest.n_estimators = len(chosen)
     skops.io.dump(forest, subject.folder / "peer.skops")
-    return _judged(subject, subject.folder / "peer.skops")
+    return judged(subject, subject.folder / "peer.skops")
 
 
-def _judged(subject: Subject, made: Path, original: Path | None = None) -> Figures:
+def judged(subject: Subject, made: Path, original: Path | None = None) -> Figures:
     """The peer's file against the original, through the harness that judges ours."""
     before, after = (
         _open(path, subject.folder / side) for path, side in ((original or subject.model, "a"), (made, "b"))
     )
     rows = _dataset(subject)
-    judgement = judge(before, after, rows, np.random.default_rng(0))
-    return Figures(made.stat().st_size, judgement.compressed.values.get(subject.metric), judgement.fidelity.cosine)
+    judgement = judge(before, after, rows, np.random.default_rng(0), outputs_may_change=subject.train is not None)
+    cosine = None if judgement.fidelity is None else judgement.fidelity.cosine
+    return Figures(made.stat().st_size, judgement.compressed.values.get(subject.metric), cosine)
 
 
 def _open(path: Path, scratch: Path) -> Any:
@@ -204,7 +207,8 @@ def _dataset(subject: Subject, *, calibration: bool = False) -> datasets.Dataset
     if subject.data is None:
         raise ValueError("this peer is judged on data")
     found = datasets.inspect(subject.data, subject.data.name, DatasetFields(), subject.folder)
-    split = CALIBRATION_SHARE if STEPS_BY_KEY[str(step_tag(subject.step))].needs else 0.0
+    calibrated = subject.train is None and STEPS_BY_KEY[str(step_tag(subject.step))].needs
+    split = CALIBRATION_SHARE if calibrated else 0.0
     part = (0.0, split) if calibration else (split, 1.0)
     return datasets.open_dataset(DatasetFile(path=str(subject.data), format=found.format, part=part)).limited(2000)
 
