@@ -19,9 +19,8 @@ def graph_of(
     outputs: list[str],
     stored: dict[str, np.ndarray],
     opset: int = 21,
-    dynamic: bool = True,
 ) -> OnnxModel:
-    """A model of ``nodes``; shapes of its inputs are free, those of its outputs unsaid."""
+    """A model of ``nodes``; the lengths of its inputs' axes are free."""
     graph = helper.make_graph(
         nodes,
         "graph",
@@ -29,7 +28,7 @@ def graph_of(
             helper.make_tensor_value_info(
                 name,
                 helper.np_dtype_to_tensor_dtype(values.dtype),
-                [f"{name}_{axis}" if dynamic else size for axis, size in enumerate(values.shape)],
+                [f"{name}_{axis}" for axis in range(values.ndim)],
             )
             for name, values in feeds.items()
         ],
@@ -42,11 +41,11 @@ def graph_of(
 
 
 def _typed(proto: ModelProto) -> ModelProto:
-    """The model with the types of its outputs: as inferred, else those that onnxruntime's operators make."""
-    inferred = {value.name: value for value in shape_inference.infer_shapes(proto).graph.output}
+    """The model with types and shapes of its outputs where they can be inferred, as exporters write them."""
+    inferred = {value.name: value.type.tensor_type for value in shape_inference.infer_shapes(proto).graph.output}
     for output in proto.graph.output:
-        kind = inferred[output.name].type.tensor_type.elem_type
-        output.type.tensor_type.elem_type = kind or TensorProto.FLOAT
+        output.type.tensor_type.CopyFrom(inferred[output.name])
+        output.type.tensor_type.elem_type = inferred[output.name].elem_type or TensorProto.FLOAT
     return proto
 
 

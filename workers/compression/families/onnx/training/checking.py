@@ -14,7 +14,7 @@ FIRST_OPSET = 7
 """Before it, broadcasting followed other rules."""
 MAX_LISTED = 20
 
-_QUANTIZED = ("Quantize", "QLinear", "Integer", "NBits", "Bnb4", "QGemm", "QAttention", "QEmbed", "QMoE")
+_QUANTIZED = ("Quantize", "Dequantize", "QLinear", "Integer", "NBits", "Bnb4", "QGemm", "QAttention", "QEmbed", "QMoE")
 _BEFORE_QUANTIZING = "Train the model before quantizing it."
 
 
