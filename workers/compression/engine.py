@@ -16,7 +16,7 @@ from workers.compression.measure import compare, evaluation_data, open_file, out
 from workers.compression.pairing import Binding
 from workers.compression.registry import family, handler_for
 from workers.compression.specs.containers.sniffing import sniff_model
-from workers.compression.specs.errors import EngineError
+from workers.compression.specs.errors import DatasetMismatch, EngineError
 from workers.compression.specs.formats import RUNNABLE_FORMATS
 from workers.compression.specs.messages import (
     OUTPUT_FOLDER,
@@ -32,6 +32,7 @@ from workers.compression.specs.messages import (
 )
 from workers.compression.specs.metrics import Fidelity, StepOutcome
 from workers.compression.specs.step import Step
+from workers.compression.specs.steps.distill import DistillStep
 
 QUICK_BATCHES = 4
 QUICK_ROWS = 16
@@ -139,6 +140,9 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
     context.curves.clear()
     started = time.perf_counter()
     try:
+        if isinstance(spec, DistillStep) and spec.student is not None:
+            # What earlier steps made of the original is of no use to another model.
+            model, context.compressed = _student(spec.student, context), False
         model = handler_for(type(spec), model.format)(model, spec, context)
         seconds = time.perf_counter() - started
         context.compressed = context.compressed or spec.compresses
@@ -156,6 +160,12 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
         curves=tuple(context.curves),
         warnings=tuple(context.warnings[known_warnings:]),
     )
+
+
+def _student(named: str, context: Context) -> Model:
+    if context.open_student is None:
+        raise DatasetMismatch(f"There is no student {named}.", reason="no_such_model")
+    return context.open_student(named)
 
 
 def _fill(context: Context, request: Compress | Probe | Compare) -> None:

@@ -69,6 +69,8 @@ def judge(
         compared.require_same_shapes()
     seed = int(random.integers(1 << 31))
     first, second = (taken.score(np.random.default_rng(seed)) for taken in answers)
+    if _answer_other_classes(*answers):
+        first = Scored()
     findings = (*compared.findings(), *_answer_findings(*answers))
     return Judgement(rows, compared.fidelity(), first, second, findings)
 
@@ -179,10 +181,18 @@ def _answer_findings(original: Answers, compressed: Answers) -> list[str]:
         return [
             f"Only the artifact's quality is measured, for the original cannot be scored: {original.refusal.detail}"
         ]
-    if original.width is None or original.width == compressed.width:
+    if not _answer_other_classes(original, compressed):
         return []
-    widths = f"The original gives {original.width} figures per row, the artifact {compressed.width}"
-    return [f"{widths}: the original's quality takes its first figure for the first class, and so on."]
+    return [
+        f"Only the artifact's quality is measured: it tells {compressed.width} classes apart, the original "
+        f"{original.width} others."
+    ]
+
+
+def _answer_other_classes(original: Answers, compressed: Answers) -> bool:
+    """Whether the two tell different numbers of classes apart, so that the labels are those of one of them only."""
+    widths = (original.width, compressed.width)
+    return original.dataset.task is Task.CLASSIFICATION and None not in widths and widths[0] != widths[1]
 
 
 def _holds_classes(output: Array, dataset: Dataset) -> bool:

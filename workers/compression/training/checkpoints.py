@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -34,9 +35,9 @@ class Standing(Contract):
         curves: So far.
     """
 
-    update: int = 0
-    threads: int = 1
-    best_update: int = 0
+    update: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    best_update: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     best: Verdict | None = None
     without_gain: int = 0
     finished: bool = False

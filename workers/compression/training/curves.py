@@ -36,7 +36,7 @@ class Curves:
 
     def verdict(self, update: int, verdict: Verdict) -> None:
         """Takes a validation after so many updates."""
-        if math.isfinite(verdict.loss):
+        if math.isfinite(verdict.loss) and abs(verdict.loss) <= 1e30:
             self._add("validation/loss", update, verdict.loss)
         if verdict.metric is not None and verdict.value is not None:
             self._add(f"validation/{verdict.metric}", update, verdict.value)

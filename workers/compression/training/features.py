@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.training.objectives import Made, Rows
 
 RELATION_HEADS = 12
@@ -31,6 +32,13 @@ class HiddenStates:
             if rows.mask is not None and student.shape[:2] == rows.mask.shape:
                 student, teacher = student[rows.mask.bool()], teacher[rows.mask.bool()]
             variance = teacher.var(correction=0).clamp_min(_TINY)
+            if student.shape != teacher.shape:
+                raise DatasetMismatch(
+                    f"The student's hidden state {mine} has the shape {list(student.shape)}, the original's {theirs} "
+                    f"{list(teacher.shape)}.",
+                    reason="student_features",
+                    hint="Use distill.logits, which compares outputs only.",
+                )
             distances.append(torch.nn.functional.mse_loss(student, teacher) / variance)
         return torch.stack(distances).mean()
 
@@ -72,16 +80,18 @@ class AttentionRelations:
 
 
 def hidden_pairs(
-    student: Sequence[str], teacher: Sequence[str], widths: tuple[dict[str, int], dict[str, int]]
+    student: Sequence[str],
+    teacher: Sequence[str],
+    shapes: tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]],
 ) -> list[tuple[str, str]]:
-    """Taps to pair: of the same name and width where names agree, else spread evenly over the teacher's depth.
+    """Taps to pair: of the same name and shape where names agree, else spread evenly over the teacher's depth.
 
     Args:
         student: Names of its taps from input to output.
         teacher: Those of the teacher.
-        widths: Length of the last axis by name, of both.
+        shapes: Without the axis of rows, by name, of both.
     """
-    mine, theirs = widths
+    mine, theirs = shapes
     shared = [name for name in student if name in theirs]
     if len(student) == len(teacher) == len(shared):
         pairs = [(name, name) for name in student]

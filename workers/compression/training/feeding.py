@@ -58,9 +58,8 @@ class Feed:
 
     def count(self, dataset: Dataset) -> int:
         """Batches in one epoch."""
-        size = self.fixed or self.size
         rows = self._usable(dataset).rows
-        return rows // size if self.fixed else math.ceil(rows / size)
+        return max(rows // self.fixed, 1) if self.fixed else math.ceil(rows / self.size)
 
     def epoch(self, dataset: Dataset, epoch: int, device: torch.device, start: int = 0) -> Generator[Rows]:
         """The rows in the order of an epoch, from the batch numbered ``start`` on."""
@@ -73,7 +72,7 @@ class Feed:
 
     def _usable(self, dataset: Dataset) -> Dataset:
         """A batch norm finds no variance in a batch of one row, so an epoch does not end with one."""
-        alone = dataset.rows > self.size and dataset.rows % self.size == 1
+        alone = self.fixed is None and dataset.rows > self.size and dataset.rows % self.size == 1
         return dataset.limited(dataset.rows - 1) if alone else dataset
 
     def _rows(self, dataset: Dataset, device: torch.device, start: int, *, bucketed: bool) -> Generator[Rows]:

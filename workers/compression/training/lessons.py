@@ -149,7 +149,7 @@ class Course:
         judged_by: What labels judge by.
         rate: Peak learning rate where the step states none.
         teacher: Whose answers the objective compares with.
-        shares: By name of a parameter of the network its share of the rate.
+        shares: By name of a weight of the body its share of the rate.
         unfreeze: Epochs after which the next layer below joins; 0: all from the start.
         via: Gives hidden states besides the outputs.
     """
@@ -177,9 +177,10 @@ def run(
     if not learning:
         raise InvalidSpec("Nothing is left to learn: every weight is frozen.", reason="all_frozen")
     feed = Feed(model, spec.batch_size, trainable.compute_batch, context.seed, course.teacher)
-    rates = Rates(spec.learning_rate or course.rate, course.shares or {})
+    shares = {own: share for name, share in (course.shares or {}).items() for own in network.learnt_by(name)}
+    rates = Rates(spec.learning_rate or course.rate, shares)
     per_epoch = Plan.of(spec, feed.count(rows.train)).per_epoch
-    joins = _joins(trainable, round(course.unfreeze * per_epoch))
+    joins = _joins(trainable, network, round(course.unfreeze * per_epoch))
     lesson = Lesson(rows.train, rows.validation, feed, course.objective, course.judged_by, rates, joins, course.via)
     trained = train(network, lesson, spec, context)
     total = sum(parameter.numel() for parameter in trainable.module.parameters())
@@ -195,14 +196,15 @@ def customary_rate(trainable: Trainable) -> float:
     return optimizers.customary_rate(sum(parameter.numel() for parameter in trainable.module.parameters()))
 
 
-def _joins(trainable: Trainable, every: int) -> dict[str, int]:
+def _joins(trainable: Trainable, network: Network, every: int) -> dict[str, int]:
     """Gradual unfreezing: the last layer learns from the start, each one below it ``every`` updates later."""
     if not every:
         return {}
     return {
-        f"body.{name}": every * (len(trainable.layers) - 1 - index)
+        own: every * (len(trainable.layers) - 1 - index)
         for index, names in enumerate(trainable.layers)
         for name in names
+        for own in network.learnt_by(name)
     }
 
 

@@ -32,6 +32,8 @@ from workers.compression.training.optimizers import Rates
 from workers.compression.training.schedule import Plan, seed_of
 from workers.compression.training.validation import Forward, Verdict, judge
 
+_INFINITE = 1e30
+"""Beyond it a loss is as good as infinite, and no figure that a report takes."""
 _DETERMINISM = "does not have a deterministic implementation"
 
 
@@ -116,7 +118,6 @@ class _Training:
         self.curves = Curves(context, self.plan.updates, self.standing.curves)
         self.best: dict[str, torch.Tensor] = {}
         self._checkpointed = time.monotonic()
-        self._saved_update = self.standing.update if saved else -1
         if saved is not None:
             self._take_over(saved)
 
@@ -179,12 +180,12 @@ class _Training:
     def _clip(self, update: int) -> None:
         limit = self.spec.max_gradient_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), limit)
-        # With float16 the scaler finds gradients that overflow, and skips such an update by itself.
-        if norm is not None and self.accelerator.mixed_precision != "fp16":
+        # Where there is a scaler, it finds gradients that overflow, and skips such an update by itself.
+        if norm is not None and self.accelerator.scaler is None:
             self._require_finite(float(norm), "gradient", update)
 
     def _require_finite(self, value: float, what: str, update: int) -> None:
-        if not math.isfinite(value):
+        if not abs(value) < _INFINITE:
             raise NumericalFailure(
                 f"The {what} became {value} in update {update + 1} of {self.plan.updates} "
                 f"(epoch {self.plan.epochs_at(update) + 1:.0f}).",
@@ -209,7 +210,7 @@ class _Training:
             self.standing = self.standing.model_copy(update={"without_gain": self.standing.without_gain + 1})
 
     def _improves(self, verdict: Verdict) -> bool:
-        if not math.isfinite(verdict.loss):
+        if not verdict.loss < _INFINITE:
             return False
         best = self.standing.best
         # Of two weights that score the same the one with the lower loss is the surer one.
@@ -254,13 +255,17 @@ def _previous(network: Network, context: Context) -> Saved | None:
     except EngineError as error:
         context.warn(f"{error.detail} The training starts over.")
         return None
-    shapes = {name: values.shape for name, values in network.state().items()}
-    for part in (saved.weights, saved.best):
-        if part and {name: values.shape for name, values in part.items()} != shapes:
-            context.warn("The checkpoint is of another network. The training starts over.")
-            return None
+    if not _fits(saved, network):
+        context.warn("The checkpoint is of another network. The training starts over.")
+        return None
     context.log(f"going on after update {saved.standing.update}")
     return saved
+
+
+def _fits(saved: Saved, network: Network) -> bool:
+    shapes = {name: values.shape for name, values in network.state().items()}
+    needed = (saved.best,) if saved.standing.finished else (saved.weights, *filter(None, (saved.best,)))
+    return all({name: values.shape for name, values in part.items()} == shapes for part in needed)
 
 
 @contextmanager

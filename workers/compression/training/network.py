@@ -38,6 +38,13 @@ class Network(nn.Module):
         """The substituted weights' present values."""
         return {name: module() for name, module in zip(self._names, self.substitutes, strict=True)}
 
+    def learnt_by(self, name: str) -> tuple[str, ...]:
+        """Names of the parameters that make up a weight of the body: those of its substitute, or itself."""
+        if name not in self._names:
+            return (f"body.{name}",)
+        place = self._names.index(name)
+        return tuple(f"substitutes.{place}.{own}" for own, _ in self.substitutes[place].named_parameters())
+
     @torch.no_grad()
     def settle(self) -> None:
         """Writes the substituted weights' values into the body."""

@@ -87,9 +87,10 @@ class Classes:
 
     def loss(self, made: Made, rows: Rows) -> torch.Tensor:
         """Mean cross-entropy; with ``weights`` the weighted mean."""
-        scores = class_scores(made.floats, self.activation)
+        scores, targets = class_scores(made.floats, self.activation), _given(rows.targets)
+        _check_classes(scores, targets)
         weights = None if self.weights is None else self.weights.to(scores.device)
-        return functional.cross_entropy(scores, _given(rows.targets), weight=weights, label_smoothing=self.smoothing)
+        return functional.cross_entropy(scores, targets, weight=weights, label_smoothing=self.smoothing)
 
     def predictions(self, made: Made, rows: Rows) -> torch.Tensor:
         """The class of the highest score."""
@@ -196,10 +197,12 @@ def class_scores(outputs: Sequence[torch.Tensor], activation: str) -> torch.Tens
             f"Class labels are one per row, but no output of the model has one row of scores: {shapes}.",
             hint='Set "head": "replace" to give the model a new last layer.',
         )
+    if many and activation == "softmax":
+        return many[0].clamp_min(_TINY).log()
+    scores = many[0] if many else flat[0].reshape(-1, 1)
+    margin = torch.logit(scores, eps=1e-6) if activation == "sigmoid" else scores
     if many:
-        return many[0].clamp_min(_TINY).log() if activation == "softmax" else many[0]
-    single = flat[0].reshape(-1, 1)
-    margin = torch.logit(single, eps=1e-6) if activation == "sigmoid" else single
+        return margin
     return torch.cat((torch.zeros_like(margin), margin), dim=1)
 
 
@@ -238,6 +241,16 @@ def _check_same_shape(student: torch.Tensor, teacher: torch.Tensor) -> None:
             f"The student's output has the shape {list(student.shape)}, the teacher's {list(teacher.shape)}.",
             reason="student_output",
             hint="The student has to answer in the same form as the original.",
+        )
+
+
+def _check_classes(scores: torch.Tensor, targets: torch.Tensor) -> None:
+    highest = int(targets.max()) + 1
+    if highest > scores.shape[1]:
+        raise DatasetMismatch(
+            f"The labels name at least {highest} classes, the model scores {scores.shape[1]}.",
+            reason="classes",
+            hint='Give labels of the model\'s own classes, or a new last layer by finetune\'s "head": "replace".',
         )
 
 

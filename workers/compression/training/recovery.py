@@ -14,9 +14,6 @@ from workers.compression.training.loop import Trained
 from workers.compression.training.objectives import Labelled, Mixed, Objective
 from workers.compression.training.teaching import follow_outputs
 
-_SHARE_OF_RATE = 0.5
-"""Recovery starts from weights that are nearly right, so it moves them less than training would."""
-
 
 def recover(model: TrainableModel, spec: RecoverFinetune, context: Context) -> Trained:
     """Trains ``model`` in place towards the labels and the job's original.
@@ -43,7 +40,7 @@ def recover(model: TrainableModel, spec: RecoverFinetune, context: Context) -> T
         objective = following if judged_by is None else Mixed(((weight, following), (1.0 - weight, judged_by)))
     if objective is None:
         raise DatasetMismatch("There are neither labels nor an original to learn from.", reason="labels_needed")
-    rate = _SHARE_OF_RATE * lessons.customary_rate(trainable)
+    rate = lessons.customary_rate(trainable)
     trained = lessons.run(
         model, trainable, network, rows, lessons.Course(objective, judged_by, rate, teacher), spec, context
     )

@@ -42,7 +42,7 @@ class Pupil:
 
     @classmethod
     def of(cls, model: Model, spec: DistillStep, context: Context) -> "Pupil":
-        """The model itself, or the one that the step names, and the original as its teacher.
+        """The model, which is the one that the step names where it names one, and the original as its teacher.
 
         Raises:
             DatasetMismatch: There is no original.
@@ -50,11 +50,9 @@ class Pupil:
         if context.open_original is None:
             raise DatasetMismatch("There is no original to learn from.", reason="teacher_missing")
         rows = lessons.training_rows(spec, context)
-        if spec.student is not None and context.open_student is not None:
-            model = context.open_student(spec.student)
         student = as_trainable(model)
         trainable = student.trainable()
-        network = Network(trainable) if spec.student else lessons.structured(trainable, context)
+        network = lessons.structured(trainable, context)
         return cls(student, trainable, network, rows, Teacher(context.open_original()))
 
     def with_labels(self, following: Objective, spec: DistillStep) -> tuple[Objective, Labelled | None]:
@@ -92,17 +90,23 @@ def follow_outputs(
 
 
 def _ending(model: Model, dataset: Dataset) -> str:
-    """Whether the model's answers are probabilities or their logarithms, told from a few of them."""
+    """Whether the model's answers are probabilities or their logarithms, told from a few of them.
+
+    Scores of classes that all lie between 0 and 1 came through a sigmoid.
+    """
     batches = dataset.batches(model.inputs, _LOOK_ROWS, model.tokenizer_file())
     for batch in islice(batches, 1):
         for made in model.run(batch.feeds):
-            if made.ndim != 2 or made.shape[1] < 2 or not np.issubdtype(made.dtype, np.floating):
+            if made.ndim not in (1, 2) or not np.issubdtype(made.dtype, np.floating):
                 continue
-            values = np.asarray(made, np.float64)
-            if values.min() >= 0 and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
+            values = np.asarray(made, np.float64).reshape(len(made), -1)
+            several = values.shape[1] > 1
+            if several and values.min() >= 0 and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
                 return "softmax"
-            if values.max() <= 0 and np.allclose(np.exp(values).sum(axis=1), 1.0, atol=1e-3):
+            if several and values.max() <= 0 and np.allclose(np.exp(values).sum(axis=1), 1.0, atol=1e-3):
                 return "log_softmax"
+            if values.min() >= 0 and values.max() <= 1:
+                return "sigmoid"
     return "none"
 
 

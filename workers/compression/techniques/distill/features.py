@@ -16,7 +16,7 @@ from workers.compression.training.feeding import Teacher
 from workers.compression.training.objectives import Mixed, Objective
 from workers.compression.training.teaching import Pupil, follow_outputs
 
-Widths = dict[str, int]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @implements(FeaturesDistill)
@@ -40,8 +40,8 @@ def distill_features(model: Model, spec: FeaturesDistill, context: Context) -> M
 
 
 def _inside(pupil: Pupil, teacher: Teacher, spec: FeaturesDistill, context: Context) -> list[tuple[float, Objective]]:
-    mine = _widths(pupil.model, pupil.trainable, pupil)
-    theirs = _widths(as_trainable(teacher.model), _trainable(teacher), pupil)
+    mine = _shapes(pupil.model, pupil.trainable, pupil)
+    theirs = _shapes(as_trainable(teacher.model), _trainable(teacher), pupil)
     found: list[tuple[float, Objective]] = []
     pairs = hidden_pairs(_hidden(mine), _hidden(theirs), (mine, theirs))
     if pairs and spec.hidden > 0.0:
@@ -53,33 +53,33 @@ def _inside(pupil: Pupil, teacher: Teacher, spec: FeaturesDistill, context: Cont
         context.log(f"attention layer {relations.student} follows layer {relations.teacher} in {relations.heads} heads")
     if not found:
         raise UnsupportedTechnique(
-            "Student and original have no hidden state of the same width and no attention in common.",
+            "Student and original have no hidden state of the same shape and no attention in common.",
             reason="no_common_features",
             hint="Use distill.logits, which compares outputs only.",
         )
     return found
 
 
-def _relations(mine: Widths, theirs: Widths) -> AttentionRelations | None:
+def _relations(mine: Shapes, theirs: Shapes) -> AttentionRelations | None:
     """The last attention layers of both, where both tell queries, keys and values apart."""
     layers = [[int(name.partition(".")[2]) for name in side if name.startswith("query.")] for side in (mine, theirs)]
     if not all(layers):
         return None
     student, teacher = max(layers[0]), max(layers[1])
-    widths = (mine[f"query.{student}"], theirs[f"query.{teacher}"])
+    widths = (mine[f"query.{student}"][-1], theirs[f"query.{teacher}"][-1])
     return AttentionRelations(student, teacher, relation_heads(*widths))
 
 
-def _hidden(widths: Widths) -> list[str]:
-    return [name for name in widths if not name.startswith(("query.", "key.", "value."))]
+def _hidden(shapes: Shapes) -> list[str]:
+    return [name for name in shapes if not name.startswith(("query.", "key.", "value."))]
 
 
-def _widths(model: TrainableModel, trainable: Trainable, pupil: Pupil) -> Widths:
-    """Length of the last axis of every hidden state, in the order of the taps."""
+def _shapes(model: TrainableModel, trainable: Trainable, pupil: Pupil) -> Shapes:
+    """Of every hidden state without the axis of rows, in the order of the taps."""
     feeds = first_feeds(pupil.rows.train, model.inputs, model.tokenizer_file(), trainable.compute_batch or 1)
     trainable.module.eval()
     _, features = _tapped(trainable)(*tensors_of(feeds, model.inputs).values())
-    return {name: features[name].shape[-1] for name in trainable.taps}
+    return {name: tuple(features[name].shape[1:]) for name in trainable.taps}
 
 
 def _trainable(teacher: Teacher) -> Trainable:

@@ -22,7 +22,7 @@ def finetune_all(model: Model, spec: FullFinetune, context: Context) -> Model:
     lessons.freeze(trainable, lessons.matching(trainable, spec.freeze))
     network = lessons.structured(trainable, context)
     objective = lessons.labelled_objective(spec, trainable, rows.train)
-    shares = {f"body.{name}": share for name, share in layer_shares(trainable.layers, spec.layer_decay).items()}
+    shares = layer_shares(trainable.layers, spec.layer_decay)
     rate = lessons.customary_rate(trainable)
     course = lessons.Course(objective, objective, rate, shares=shares, unfreeze=spec.unfreeze_epochs)
     lessons.run(learner, trainable, network, rows, course, spec, context)
