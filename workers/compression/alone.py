@@ -94,7 +94,7 @@ def run(model: Path, recipe: Recipe, output: Path, scratch: Path, options: argpa
     """Inspects, compresses, probes and compares; writes artifact and report below ``output``."""
     upload, original = _model(model, scratch / "model")
     students = _students(recipe, options, scratch)
-    data = _data(options, scratch, recipe)
+    data = share_out(options, scratch, recipe)
     threads = os.cpu_count() or 1
     request = Compress(model=original, recipe=recipe, students=students, data=data, seed=options.seed, threads=threads)
     compressed = _perform(request, scratch / "compress", Compressed)
@@ -158,7 +158,7 @@ def _students(recipe: Recipe, options: argparse.Namespace, scratch: Path) -> dic
     return dict.fromkeys(named, file)
 
 
-def _data(options: argparse.Namespace, scratch: Path, recipe: Recipe) -> Data:
+def share_out(options: argparse.Namespace, scratch: Path, recipe: Recipe) -> Data:
     """The roles' data. No row serves two roles: what no file of its own was given for is set aside of another's."""
     given = {"train": options.train, "calibration": options.calibration, "evaluation": options.data}
     roles = {

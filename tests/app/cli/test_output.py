@@ -6,6 +6,7 @@ from rich.console import Console
 
 from app.cli import output
 from app.cli.output import Exit, clear_errors, human_bytes
+from app.cli.progress import course
 from app.cli.tables import before_after, speed_up
 from app.client.errors import ConnectionFailed, Refused
 
@@ -31,6 +32,17 @@ def test_the_table_shows_both_sides_without_breaking_a_figure_at_80_columns() ->
 def test_without_labels_the_table_shows_fidelity() -> None:
     compressed = {"size_bytes": 1, "fidelity": {"cosine": 0.99912, "top1_agreement": 0.97}}
     assert "0.9991" in printed({"original": {"size_bytes": 4}, "compressed": compressed, "ratios": {"size": 4.0}})
+
+
+def test_an_original_without_quality_leaves_a_gap() -> None:
+    metrics = {"original": {"size_bytes": 4}, "compressed": {"size_bytes": 4, "accuracy": 0.93}, "ratios": {}}
+    assert "– → 0.9300" in printed(metrics)
+
+
+def test_the_course_of_a_training_is_one_line() -> None:
+    assert course({"train/loss": (2.3068, 0.4121), "validation/accuracy": (0.2, 0.93)}) == (
+        "train/loss 2.31 → 0.412, validation/accuracy 0.2 → 0.93"
+    )
 
 
 def test_a_latency_ratio_that_chance_explains_is_called_no_difference() -> None:
