@@ -11,10 +11,10 @@ from workers.compression.families.torch.layers import layer_name
 from workers.compression.families.torch.pt2_program import operator_name
 
 _TURNING = frozenset({"t", "transpose", "permute", "numpy_T"})
-_PASSING = _TURNING | {"_to_copy", "to", "view", "reshape", "detach", "alias", "clone"}
+PASSING = _TURNING | {"_to_copy", "to", "view", "reshape", "detach", "alias", "clone"}
 """Operators that a weight passes on its way to the one that reads it."""
 _CONVOLUTIONS = frozenset({"convolution", "conv1d", "conv2d", "conv3d"})
-_PRODUCTS = {"linear": 1, "addmm": 2, "mm": 1, "matmul": 1}
+PRODUCTS = {"linear": 1, "addmm": 2, "mm": 1, "matmul": 1}
 """Matrix products, and where they take the weight."""
 _INDEX = re.compile(r"(?:^|(?<=\.))\d+(?=\.)")
 
@@ -53,7 +53,7 @@ def uses_of(graph: torch.fx.Graph, parameters: Mapping[str, str]) -> list[Use]:
 
 def _readers_of(node: torch.fx.Node) -> Iterator[tuple[torch.fx.Node, torch.fx.Node]]:
     for user in node.users:
-        if operator_name(user) in _PASSING:
+        if operator_name(user) in PASSING:
             yield from _readers_of(user)
         elif user.op != "output":
             yield user, node
@@ -72,7 +72,7 @@ def _is_weight(use: Use) -> bool:
     if name in _CONVOLUTIONS:
         is_transposed = name == "convolution" and bool(arguments[6])
         return arguments[1] is use.via and not is_transposed
-    position = _PRODUCTS.get(name)
+    position = PRODUCTS.get(name)
     if position is None or len(arguments) <= position or arguments[position] is not use.via:
         return False
     return turns(use.via) == (0 if name == "linear" else 1)

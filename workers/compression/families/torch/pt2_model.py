@@ -1,5 +1,6 @@
 """An opened ``.pt2``: runs, is counted, and goes back into a file that ``torch.export.load`` opens."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from workers.compression.families.torch.pt2_editing import (
     store_as_half,
     store_as_integers,
 )
+from workers.compression.families.torch.pt2_head import with_fresh_head
 from workers.compression.families.torch.pt2_program import operator_name, placeholders, stored_tensors, users_of
 from workers.compression.families.torch.pt2_training import trainable_program
 from workers.compression.families.torch.storage import Int8Weight, Storage
@@ -163,8 +165,14 @@ class Pt2Model(TorchModel):
         self._after_change()
 
     def with_head(self, classes: tuple[str, ...], seed: int) -> "Pt2Model":
-        """The same body under a fresh last layer."""
-        raise NotImplementedError
+        """The same body under a fresh last layer; the program has no place for the classes' names."""
+        self._refuse_integers()
+        first = self._first_names()
+        times = Counter(first.values())
+        shared = frozenset(name for name, other in first.items() if times[other] > 1)
+        made = Pt2Model(with_fresh_head(self.program, len(classes), seed, shared), 0)
+        made._after_change()
+        return made
 
     def _refuse_integers(self) -> None:
         quantized = next(iter(self.storage), None)

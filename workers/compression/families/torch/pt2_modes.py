@@ -63,7 +63,7 @@ class SwitchedBatchNorm(torch.nn.Module):
         mean: torch.Tensor,
         variance: torch.Tensor,
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """The normalized values, alone or as the first of a tuple, whatever the operator gave."""
+        """The normalized values, alone or as the first of a tuple whose other parts are empty, as in evaluation."""
         own = [tensor for tensor in (weight, bias) if tensor is not None] or [values]
         learns = any(tensor.requires_grad for tensor in own)
         # One value per channel has no variance to go by.
@@ -71,7 +71,7 @@ class SwitchedBatchNorm(torch.nn.Module):
         found = functional.batch_norm(
             values, mean, variance, weight, bias, training=trains, momentum=self.momentum, eps=self.epsilon
         )
-        return (found,) if self.is_tuple else found
+        return (found, *(values.new_empty(0) for _ in range(3))) if self.is_tuple else found
 
 
 class SwitchedOperator(torch.nn.Module):
