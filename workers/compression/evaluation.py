@@ -183,10 +183,7 @@ def _answer_findings(original: Answers, compressed: Answers) -> list[str]:
         ]
     if not _answer_other_classes(original, compressed):
         return []
-    return [
-        f"Only the artifact's quality is measured: it tells {compressed.width} classes apart, the original "
-        f"{original.width} others."
-    ]
+    return [f"Only the artifact's quality is measured: it tells {compressed.width} classes apart, not {original.width}."]
 
 
 def _answer_other_classes(original: Answers, compressed: Answers) -> bool:

@@ -8,7 +8,7 @@ from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.step import Glob, Need, Step
 
 Globs = Annotated[tuple[Glob, ...], Field(max_length=1000)]
-TRAINABLE_FORMATS = (ModelFormat.PT2, ModelFormat.HUGGINGFACE)
+TRAINABLE_FORMATS = (ModelFormat.ONNX, ModelFormat.PT2, ModelFormat.HUGGINGFACE)
 
 
 class TrainingStep(Step):

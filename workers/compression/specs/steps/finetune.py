@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.step import Need
 from workers.compression.specs.training import Globs, SupervisedStep, TransferStep
 
@@ -38,6 +39,8 @@ class LoraFinetune(TransferStep):
     """Low-rank updates of frozen weights (LoRA, arXiv:2106.09685), merged into them or kept apart."""
 
     summary: ClassVar[str] = "Train low-rank updates of frozen weights, merged or kept as a small adapter"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.PT2, ModelFormat.HUGGINGFACE)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize", "prune")
 
     technique: Literal["finetune"] = "finetune"
     method: Literal["lora"] = "lora"

@@ -11,5 +11,6 @@ from workers.compression.training.recovery import recover
 @implements(RecoverFinetune)
 def finetune_recover(model: Model, spec: RecoverFinetune, context: Context) -> Model:
     """Regains quality; what earlier steps removed or shared stays so."""
-    recover(as_trainable(model), spec, context)
-    return model
+    learner = as_trainable(model)
+    recover(learner, spec, context)
+    return learner
