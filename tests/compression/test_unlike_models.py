@@ -138,8 +138,9 @@ def test_other_classes_have_quality_but_no_fidelity(open_onnx: OpenOnnx, tmp_pat
     found = judged(open_onnx("mlp"), as_pt2(five_classes(), tmp_path), rows)
     assert found.fidelity is None
     assert found.compressed.values["accuracy"] > 0.9
-    assert found.original.values["accuracy"] > 0.9
+    assert found.original.values == {}, "its classes are not those of the labels"
     assert found.findings[0] == "The artifact answers other classes than the original: fidelity does not apply."
+    assert "5 classes apart" in found.findings[1]
 
 
 def test_an_original_with_too_few_classes_is_not_scored_and_said_so(

@@ -183,7 +183,8 @@ def _answer_findings(original: Answers, compressed: Answers) -> list[str]:
         ]
     if not _answer_other_classes(original, compressed):
         return []
-    return [f"Only the artifact's quality is measured: it tells {compressed.width} classes apart, not {original.width}."]
+    told = f"it tells {compressed.width} classes apart, not {original.width}"
+    return [f"Only the artifact's quality is measured: {told}."]
 
 
 def _answer_other_classes(original: Answers, compressed: Answers) -> bool:
