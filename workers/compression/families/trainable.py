@@ -19,10 +19,10 @@ class Trainable:
     """A network that gradients flow through, with values of its own: nothing in it is a view of a mapped file.
 
     Args:
-        module: Takes the model's inputs in order as tensors, returns a tuple of its outputs in order. Between
-            ``train()`` and ``eval()`` it changes as the network would have: dropout, batch norms on the batch's
-            figures; a batch norm whose own parameters ask for no gradient stays as in ``eval()``. All parameters ask
-            for gradients. Tied weights are one parameter.
+        module: Takes the model's inputs in order as tensors, returns a tuple of its outputs in order. It comes
+            evaluating; between ``train()`` and ``eval()`` it changes as the network would have: dropout, batch norms
+            on the batch's figures; a batch norm whose own parameters ask for no gradient stays as in ``eval()``. All
+            parameters ask for gradients. Tied weights are one parameter.
         names: Name in the model (as in ``FloatWeight.name``, ``parameters()``) of each of the module's parameters and
             float buffers, by its name in the module (as in ``named_parameters()``, ``named_buffers()``).
         layers: The module's names of its parameters in groups, from the input to the output; the last one is the layer

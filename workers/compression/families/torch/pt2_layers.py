@@ -94,16 +94,29 @@ def layers_of(uses: Sequence[Use]) -> dict[str, tuple[str, ...]]:
     """
     if not uses:
         return {}
-    block_of = _blocks({use.name for use in uses})
-    last = block_of[uses[-1].name]
-    chosen = {use.parameter: last for use in uses if block_of[use.name] == last}
-    for use in uses:
-        chosen.setdefault(use.parameter, block_of[use.name])
+    blocks = _blocks_of_uses(uses)
+    last = blocks[-1]
+    chosen = {use.parameter: last for use, block in zip(uses, blocks, strict=True) if block == last}
+    for use, block in zip(uses, blocks, strict=True):
+        chosen.setdefault(use.parameter, block)
     members: dict[str, list[str]] = defaultdict(list)
     for parameter in dict.fromkeys(use.parameter for use in uses):
         members[chosen[parameter]].append(parameter)
     members[last] = members.pop(last)
     return {layer: tuple(names) for layer, names in members.items()}
+
+
+def _blocks_of_uses(uses: Sequence[Use]) -> list[str]:
+    """The block of each use; what is added right after a layer is that layer's bias."""
+    block_of = _blocks({use.name for use in uses})
+    by_reader: dict[object, str] = {}
+    found = []
+    for use in uses:
+        before = use.reader.args[0] if operator_name(use.reader) == "add" else None
+        block = by_reader.get(before, block_of[use.name])
+        by_reader.setdefault(use.reader, block)
+        found.append(block)
+    return found
 
 
 def _blocks(names: set[str]) -> dict[str, str]:

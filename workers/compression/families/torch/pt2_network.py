@@ -32,14 +32,14 @@ class Network:
     names: dict[str, str]
 
     def module(self, taps: Mapping[str, torch.fx.Node] | None = None) -> torch.fx.GraphModule:
-        """The network; with ``taps`` it returns the outputs and the values of these nodes by name."""
+        """The network, evaluating; with ``taps`` it returns the outputs and the values of these nodes by name."""
         if taps is None:
-            return torch.fx.GraphModule(self.root, self.graph)
+            return torch.fx.GraphModule(self.root, self.graph).eval()
         graph = torch.fx.Graph()
         copies: dict[torch.fx.Node, torch.fx.Node] = {}
         outputs = graph.graph_copy(self.graph, copies)
         graph.output((outputs, {name: copies[node] for name, node in taps.items()}))
-        return torch.fx.GraphModule(self.root, graph)
+        return torch.fx.GraphModule(self.root, graph).eval()
 
 
 def network_of(program: ExportedProgram, tied: Mapping[str, str]) -> Network:
