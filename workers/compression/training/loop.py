@@ -92,13 +92,21 @@ def train(network: Network, lesson: Lesson, spec: TrainingStep, context: Context
         try:
             return _Training(network, lesson, spec, context, threads, saved).run()
         except RuntimeError as error:
-            if _DETERMINISM not in str(error):
-                raise
-            raise UnsupportedOperator(
-                f"The model cannot be trained deterministically: {str(error).splitlines()[0][:300]}",
-                reason="not_deterministic",
-                hint='Set "deterministic": false.',
-            ) from error
+            raise _explained(error) from error
+
+
+def _explained(error: RuntimeError) -> Exception:
+    """What torch says in words that help a user; lack of memory is told by whoever watches this process."""
+    said = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+    if "alloc" in said:
+        return error
+    if _DETERMINISM in said:
+        return UnsupportedOperator(
+            f"The model cannot be trained deterministically: {said}",
+            reason="not_deterministic",
+            hint='Set "deterministic": false.',
+        )
+    return UnsupportedOperator(f"The model cannot be trained on these rows: {said}", reason="not_trainable")
 
 
 class _Training:
