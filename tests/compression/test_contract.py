@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from transformers.models.bert.configuration_bert import BertConfig
-from transformers.models.bert.modeling_bert import BertModel
+from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from tests import trained
 from workers.compression.context import Context
@@ -65,10 +65,19 @@ def tiny_bert(path: Path) -> Path:
     config = BertConfig(
         vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128
     )
-    weights = io.BytesIO(safetensors.torch.save(dict(BertModel(config).state_dict()), metadata={"format": "pt"}))
+    weights = io.BytesIO(safetensors.torch.save(dict(BertForSequenceClassification(config).state_dict()), metadata={"format": "pt"}))
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps({**config.to_dict(), "architectures": ["BertModel"]}))
+        archive.writestr("config.json", json.dumps({**config.to_dict(), "architectures": ["BertForSequenceClassification"]}))
         archive.writestr("model.safetensors", weights.getvalue())
+    return path
+
+
+def tokens(path: Path) -> Path:
+    """Made-up sentences of two kinds; nothing here claims quality for what is learnt from them."""
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 2, 120)
+    ids = random.integers(1, 100, (120, 12)) + 99 * kinds[:, None]
+    np.savez(path, input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids), target=kinds)
     return path
 
 
@@ -115,14 +124,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelFormat], Da
     @cache
     def make(model_format: ModelFormat) -> Data:
         kind = DATA_KINDS.get(model_format)
-        if kind is None:
+        folder = tmp_path_factory.mktemp("data")
+        if kind is not None:
+            path = trained.write_npz(kind, folder / "digits.npz")
+        elif model_format is ModelFormat.HUGGINGFACE:
+            path = tokens(folder / "tokens.npz")
+        else:
             return Data()
-        path = trained.write_npz(kind, tmp_path_factory.mktemp("data") / "digits.npz")
         whole = DatasetFile(path=str(path), format=DatasetFormat.NPZ)
-        return Data(
-            calibration=whole.model_copy(update={"part": (0.0, 0.2)}),
-            evaluation=whole.model_copy(update={"part": (0.2, 1.0)}),
-        )
+        parts = {"calibration": (0.0, 0.2), "train": (0.2, 0.6), "evaluation": (0.6, 1.0)}
+        return Data(**{role: whole.model_copy(update={"part": part}) for role, part in parts.items()})
 
     return make
 

@@ -1,6 +1,7 @@
 """Low-rank updates of transformers modules through peft, in whose layout an adapter that is kept apart is written."""
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ model = PeftModel.from_pretrained(base, "adapter").eval()"""
 def finetune(setting: selecting.Setting, spec: LoraFinetune, context: Context) -> None:
     """Wraps the chosen layers, trains, merges and unwraps them."""
     module: Any = setting.trainable.module
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # peft asks transformers by a name that has a successor; its user can do nothing about it.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         torch.manual_seed(seed_of(context.seed, 0))
         wrapped: Any = get_peft_model(module.network, _config(setting, spec))
     # peft freezes all that is not its own; what it copied of the last layer learns.
