@@ -65,9 +65,11 @@ def tiny_bert(path: Path) -> Path:
     config = BertConfig(
         vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128
     )
-    weights = io.BytesIO(safetensors.torch.save(dict(BertForSequenceClassification(config).state_dict()), metadata={"format": "pt"}))
+    state = dict(BertForSequenceClassification(config).state_dict())
+    weights = io.BytesIO(safetensors.torch.save(state, metadata={"format": "pt"}))
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps({**config.to_dict(), "architectures": ["BertForSequenceClassification"]}))
+        described = {**config.to_dict(), "architectures": ["BertForSequenceClassification"]}
+        archive.writestr("config.json", json.dumps(described))
         archive.writestr("model.safetensors", weights.getvalue())
     return path
 
