@@ -176,9 +176,7 @@ class CheckpointWritten(Contract):
     checkpoint: Checkpoint
 
 
-Event = Annotated[
-    Progress | Log | StepCompleted | MetricReported | CheckpointWritten, Field(discriminator="type")
-]
+Event = Annotated[Progress | Log | StepCompleted | MetricReported | CheckpointWritten, Field(discriminator="type")]
 
 
 class Port(Contract):
