@@ -25,12 +25,14 @@ class Setting:
         trainable: Its network, all but the last layer frozen.
         rows: What it learns from.
         weights: The module's names of the weights that get an update.
+        fresh_head: Whether the last layer is a new one.
     """
 
     model: TrainableModel
     trainable: Trainable
     rows: lessons.TrainingRows
     weights: tuple[str, ...]
+    fresh_head: bool
 
 
 def prepare(model: Model, spec: LoraFinetune, context: Context) -> Setting:
@@ -40,7 +42,8 @@ def prepare(model: Model, spec: LoraFinetune, context: Context) -> Setting:
         UnsupportedTechnique: No layer is selected, or an update would be larger than each of them.
     """
     rows = lessons.training_rows(spec, context)
-    learner = lessons.with_fitting_head(as_trainable(model), spec, rows, context)
+    original = as_trainable(model)
+    learner = lessons.with_fitting_head(original, spec, rows, context)
     trainable = learner.trainable()
     last = set(trainable.layers[-1])
     lessons.freeze(trainable, [name for names in trainable.layers[:-1] for name in names])
@@ -54,7 +57,7 @@ def prepare(model: Model, spec: LoraFinetune, context: Context) -> Setting:
             reason="no_layer",
             hint="Choose a smaller rank, or widen include and exclude.",
         )
-    return Setting(learner, trainable, rows, fitting)
+    return Setting(learner, trainable, rows, fitting, fresh_head=learner is not original)
 
 
 def train(setting: Setting, network: Network, spec: LoraFinetune, context: Context) -> None:

@@ -67,7 +67,6 @@ def _owner(trainable: Trainable, name: str) -> str:
 
 def _keep_apart(wrapped: Any, setting: selecting.Setting, context: Context) -> ExtraFile:
     architecture = type(setting.trainable.module.network).__name__
-    classes = getattr(wrapped.config, "num_labels", 2) if architecture.endswith("ForSequenceClassification") else 2
     with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
         wrapped.save_pretrained(folder)
         (Path(folder) / "README.md").unlink(missing_ok=True)
@@ -77,6 +76,12 @@ def _keep_apart(wrapped: Any, setting: selecting.Setting, context: Context) -> E
         name=NAME,
         format="peft",
         load=_LOAD.format(
-            architecture=architecture, name=NAME, options=f", num_labels={classes}" if classes != 2 else ""
+            architecture=architecture, name=NAME, options=_head_options(wrapped.config) if setting.fresh_head else ""
         ),
     )
+
+
+def _head_options(config: Any) -> str:
+    """What the original's own configuration does not say of a new last layer, in whose place it may have another."""
+    options = {"num_labels": config.num_labels, "pad_token_id": config.pad_token_id, "ignore_mismatched_sizes": True}
+    return "".join(f", {name}={value!r}" for name, value in options.items())
