@@ -131,13 +131,10 @@ def why_not(step: type[Step], model: ModelRecord) -> str | None:
     serving = ", ".join(
         other.key() for other in STEP_CLASSES if model.format in other.formats and model.family in other.families
     )
-    reason = (
+    return (
         f"{step.key()} serves {formats} models; this one is {model.format} ({model.family}), "
         f"which {serving or 'no technique'} can serve."
     )
-    if issubclass(step, DistillStep) and _can_teach(model):
-        return f"{reason} It can teach a `student` of those formats."
-    return reason
 
 
 def check_target(request: JobCreate, model_format: ModelFormat) -> None:
