@@ -10,7 +10,7 @@ from workers.compression.training.objectives import Made, Rows
 
 RELATION_HEADS = 12
 """Queries, keys and values are cut into as many pieces on both sides, whatever their own number of heads."""
-_KINDS = ("query", "key", "value")
+KINDS = ("query", "key", "value")
 _TINY = 1e-12
 
 
@@ -29,9 +29,6 @@ class HiddenStates:
         distances = []
         for mine, theirs in self.pairs:
             student, teacher = made.features[mine], rows.teacher_features[theirs]
-            if rows.mask is not None and student.shape[:2] == rows.mask.shape:
-                student, teacher = student[rows.mask.bool()], teacher[rows.mask.bool()]
-            variance = teacher.var(correction=0).clamp_min(_TINY)
             if student.shape != teacher.shape:
                 raise DatasetMismatch(
                     f"The student's hidden state {mine} has the shape {list(student.shape)}, the original's {theirs} "
@@ -39,6 +36,9 @@ class HiddenStates:
                     reason="student_features",
                     hint="Use distill.logits, which compares outputs only.",
                 )
+            if rows.mask is not None and student.shape[:2] == rows.mask.shape:
+                student, teacher = student[rows.mask.bool()], teacher[rows.mask.bool()]
+            variance = teacher.var(correction=0).clamp_min(_TINY)
             distances.append(torch.nn.functional.mse_loss(student, teacher) / variance)
         return torch.stack(distances).mean()
 
@@ -52,7 +52,7 @@ class AttentionRelations:
     Args:
         student: Number of its attention layer that follows.
         teacher: Number of the teacher's layer that is followed.
-        heads: Pieces on both sides; divides both widths.
+        heads: Pieces on both sides; divides all widths.
     """
 
     student: int
@@ -62,7 +62,7 @@ class AttentionRelations:
     def loss(self, made: Made, rows: Rows) -> torch.Tensor:
         """Mean divergence over the three kinds, the heads and the tokens that are no padding."""
         found = []
-        for kind in _KINDS:
+        for kind in KINDS:
             mine = self._relations(made.features[f"{kind}.{self.student}"], rows.mask)
             theirs = self._relations(rows.teacher_features[f"{kind}.{self.teacher}"], rows.mask)
             divergence = (theirs.exp() * (theirs - mine)).sum(dim=-1)
@@ -101,9 +101,9 @@ def hidden_pairs(
     return [(left, right) for left, right in pairs if mine[left] == theirs[right]]
 
 
-def relation_heads(student: int, teacher: int) -> int:
-    """The most pieces, up to twelve, that both widths can be cut into."""
-    return next(heads for heads in range(RELATION_HEADS, 0, -1) if student % heads == 0 and teacher % heads == 0)
+def relation_heads(widths: Sequence[int]) -> int:
+    """The most pieces, up to twelve, that all widths can be cut into; keys may be narrower than queries."""
+    return next(heads for heads in range(RELATION_HEADS, 0, -1) if all(width % heads == 0 for width in widths))
 
 
 def _mean_over_tokens(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

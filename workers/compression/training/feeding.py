@@ -12,8 +12,12 @@ from workers.compression.datasets.prefetching import prefetched
 from workers.compression.families.model import Model
 from workers.compression.families.torch.running import tensors_of
 from workers.compression.families.trainable import Trainable
+from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.formats import Task
+from workers.compression.specs.matching import assign_inputs, fixed_batch
 from workers.compression.training.objectives import Made, Rows
+
+Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,29 @@ class Feed:
 
     def count(self, dataset: Dataset) -> int:
         """Batches in one epoch."""
-        rows = self._usable(dataset).rows
-        return max(rows // self.fixed, 1) if self.fixed else math.ceil(rows / self.size)
+        together = self.together(dataset)
+        return max(dataset.rows // together, 1) if together else math.ceil(self._usable(dataset).rows / self.size)
+
+    def together(self, dataset: Dataset) -> int | None:
+        """The number of rows that the network or its teacher takes at a time, where that is fixed.
+
+        Raises:
+            DatasetMismatch: The two take different numbers.
+        """
+        if self.teacher is None:
+            return self.fixed
+        theirs = fixed_batch(assign_inputs(dataset.source.format, dataset.source.features, self.teacher.model.inputs))
+        if self.fixed and theirs and self.fixed != theirs:
+            raise DatasetMismatch(
+                f"The student takes {self.fixed} rows at a time, the original {theirs}.",
+                reason="student_input",
+                hint="Export one of them with a batch axis of any length.",
+            )
+        return self.fixed or theirs
+
+    def fills_a_batch(self, dataset: Dataset) -> bool:
+        """Whether there are enough rows for a network that takes a fixed number at a time."""
+        return dataset.rows >= (self.together(dataset) or 1)
 
     def epoch(self, dataset: Dataset, epoch: int, device: torch.device, start: int = 0) -> Generator[Rows]:
         """The rows in the order of an epoch, from the batch numbered ``start`` on."""
@@ -72,16 +97,19 @@ class Feed:
 
     def _usable(self, dataset: Dataset) -> Dataset:
         """A batch norm finds no variance in a batch of one row, so an epoch does not end with one."""
-        alone = self.fixed is None and dataset.rows > self.size and dataset.rows % self.size == 1
-        return dataset.limited(dataset.rows - 1) if alone else dataset
+        alone = dataset.rows > self.size and dataset.rows % self.size == 1
+        return dataset.limited(dataset.rows - 1) if alone and self.together(dataset) is None else dataset
 
     def _rows(self, dataset: Dataset, device: torch.device, start: int, *, bucketed: bool) -> Generator[Rows]:
-        batches = dataset.batches(
-            self.model.inputs, self.size, self.model.tokenizer_file(), start=start, bucketing=bucketed
-        )
+        together = self.together(dataset)
+        size = together or self.size
+        if together is not None and dataset.rows >= together:
+            # Where only one side takes a fixed number, the other one has to leave out the same rows.
+            dataset = replace(dataset, order=dataset.order[: dataset.rows - dataset.rows % together])
+        batches = dataset.batches(self.model.inputs, size, self.model.tokenizer_file(), start=start, bucketing=bucketed)
         if self._teacher_reads_otherwise() and self.teacher is not None:
             asked = self.teacher.model
-            others = dataset.batches(asked.inputs, self.size, asked.tokenizer_file(), start=start)
+            others = dataset.batches(asked.inputs, size, asked.tokenizer_file(), start=start)
             for batch, other in zip(prefetched(batches), others, strict=True):
                 yield _with_answer(self._tensors(batch, dataset, device), self.teacher, other, device)
             return
@@ -94,7 +122,8 @@ class Feed:
         if self.teacher is None:
             return False
         asked = self.teacher.model
-        if {port.name for port in asked.inputs} != {port.name for port in self.model.inputs}:
+        mine, theirs = ({port.name: (port.dtype, port.shape) for port in side.inputs} for side in (self.model, asked))
+        if mine.keys() != theirs.keys() or any(not _agree(mine[name], theirs[name]) for name in mine):
             return True
         return _content(asked.tokenizer_file()) != _content(self.model.tokenizer_file())
 
@@ -114,13 +143,26 @@ def _with_answer(rows: Rows, teacher: Teacher, batch: Batch, device: torch.devic
         rows,
         teacher=tuple(output.to(device).float() for output in made.floats),
         teacher_features={name: values.to(device) for name, values in made.features.items()},
-        teacher_mask=_mask(batch, device),
     )
 
 
 def _mask(batch: Batch, device: torch.device) -> torch.Tensor | None:
     mask = batch.feeds.get("attention_mask")
     return None if mask is None else torch.tensor(mask, device=device)
+
+
+def reads_other_tokens(model: Model, teacher: Model) -> bool:
+    """Whether the two cut the same text differently, so that their tokens cannot be compared one by one."""
+    mine, theirs = _content(model.tokenizer_file()), _content(teacher.tokenizer_file())
+    return mine is not None and theirs is not None and mine != theirs
+
+
+def _agree(left: tuple[str, Shape], right: tuple[str, Shape]) -> bool:
+    """Whether one array can be fed to both: one type, and no axis but that of the rows has two lengths."""
+    if left[0] != right[0] or len(left[1]) != len(right[1]):
+        return False
+    pairs = zip(left[1][1:], right[1][1:], strict=True)
+    return all(mine == theirs for mine, theirs in pairs if isinstance(mine, int) and isinstance(theirs, int))
 
 
 def _content(path: Path | None) -> bytes | None:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -20,11 +20,12 @@ from accelerate.utils import PrecisionType
 
 from workers.compression.context import Context
 from workers.compression.data import Dataset
-from workers.compression.specs.errors import EngineError, NumericalFailure, UnsupportedOperator
+from workers.compression.specs.errors import EngineError, NumericalFailure
 from workers.compression.specs.training import TrainingStep
 from workers.compression.training import checkpoints, optimizers
 from workers.compression.training.checkpoints import Saved, Standing
 from workers.compression.training.curves import Curves
+from workers.compression.training.failures import explaining_gradients
 from workers.compression.training.feeding import Feed
 from workers.compression.training.network import Network
 from workers.compression.training.objectives import Labelled, Objective, Rows
@@ -34,7 +35,6 @@ from workers.compression.training.validation import Forward, Verdict, judge
 
 _INFINITE = 1e30
 """Beyond it a loss is as good as infinite, and no figure that a report takes."""
-_DETERMINISM = "does not have a deterministic implementation"
 
 
 @dataclass(frozen=True)
@@ -84,29 +84,25 @@ def train(network: Network, lesson: Lesson, spec: TrainingStep, context: Context
 
     Raises:
         NumericalFailure: The loss or the gradients are not finite; the detail names the update.
-        UnsupportedOperator: An operator that cannot be deterministic although the step asks for it.
+        UnsupportedOperator: An operator has no derivative, or cannot be deterministic although the step asks for it.
     """
-    saved = _previous(network, context)
+    saved = _previous(network, spec, context)
     threads = saved.standing.threads if saved else context.threads
-    with _surroundings(spec, threads):
-        try:
-            return _Training(network, lesson, spec, context, threads, saved).run()
-        except RuntimeError as error:
-            raise _explained(error) from error
+    lesson = _with_full_batches(lesson, context)
+    with _surroundings(spec, threads), explaining_gradients():
+        return _Training(network, lesson, spec, context, threads, saved).run()
 
 
-def _explained(error: RuntimeError) -> Exception:
-    """What torch says in words that help a user; lack of memory is told by whoever watches this process."""
-    said = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
-    if "alloc" in said:
-        return error
-    if _DETERMINISM in said:
-        return UnsupportedOperator(
-            f"The model cannot be trained deterministically: {said}",
-            reason="not_deterministic",
-            hint='Set "deterministic": false.',
-        )
-    return UnsupportedOperator(f"The model cannot be trained on these rows: {said}", reason="not_trainable")
+def _with_full_batches(lesson: Lesson, context: Context) -> Lesson:
+    """The lesson without validation where the rows for it do not fill the one batch that the network takes."""
+    aside = lesson.validation
+    if aside is None or lesson.feed.fills_a_batch(aside):
+        return lesson
+    context.warn(
+        f"{aside.rows} rows set aside for validation do not fill a batch of {lesson.feed.together(aside)}, which the "
+        "model takes at a time: nothing is validated and the last weights are taken."
+    )
+    return replace(lesson, validation=None)
 
 
 class _Training:
@@ -221,8 +217,7 @@ class _Training:
         if not verdict.loss < _INFINITE:
             return False
         best = self.standing.best
-        # Of two weights that score the same the one with the lower loss is the surer one.
-        return best is None or (verdict.score, -verdict.loss) > (best.score, -best.loss)
+        return best is None or verdict.rank > best.rank
 
     def _is_stalled(self) -> bool:
         return self.spec.patience is not None and self.standing.without_gain >= self.spec.patience
@@ -253,7 +248,7 @@ class _Training:
         optimizers.restore(cast("torch.optim.Optimizer", self.optimizer), self.order, saved.optimizer)
 
 
-def _previous(network: Network, context: Context) -> Saved | None:
+def _previous(network: Network, spec: TrainingStep, context: Context) -> Saved | None:
     """The checkpoint of an attempt that was cut off, if it fits."""
     known = context.checkpoints.get(context.step)
     if known is None:
@@ -265,6 +260,9 @@ def _previous(network: Network, context: Context) -> Saved | None:
         return None
     if not _fits(saved, network):
         context.warn("The checkpoint is of another network. The training starts over.")
+        return None
+    if not saved.standing.finished and not optimizers.fits(spec, network.learning(), saved.optimizer):
+        context.warn("The checkpoint is of another optimizer. The training starts over.")
         return None
     context.log(f"going on after update {saved.standing.update}")
     return saved
@@ -280,13 +278,14 @@ def _fits(saved: Saved, network: Network) -> bool:
 def _surroundings(spec: TrainingStep, threads: int) -> Iterator[None]:
     """Determinism and threads as the step asks for; as they were afterwards, random numbers included."""
     strict, before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(spec.deterministic)
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
         torch.set_num_threads(before)
         # accelerate keeps precision and device in a singleton, which the next step may want otherwise.
         AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - it has no public name

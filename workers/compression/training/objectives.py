@@ -26,7 +26,6 @@ class Rows:
         mask: The attention mask [n, tokens], where there is one.
         teacher: The teacher's float outputs for the same rows.
         teacher_features: The teacher's hidden states and attention projections by name.
-        teacher_mask: Its attention mask, which differs where it has a tokenizer of its own.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -36,7 +35,6 @@ class Rows:
     mask: torch.Tensor | None = None
     teacher: tuple[torch.Tensor, ...] = ()
     teacher_features: dict[str, torch.Tensor] = field(default_factory=dict)
-    teacher_mask: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,31 @@ def state_of(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str
     }
 
 
+def fits(spec: TrainingStep, parameters: Mapping[str, nn.Parameter], state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether ``state`` is what ``state_of`` gives after an update; parameters without gradients have no part in it."""
+    found: dict[str, dict[str, torch.Size]] = {}
+    for key, values in state.items():
+        name, _, entry = key.rpartition("/")
+        found.setdefault(name, {})[entry] = values.shape
+    if not _entries(spec):
+        return not found
+    return bool(found) and all(
+        name in parameters and shapes == _shapes(spec, parameters[name]) for name, shapes in found.items()
+    )
+
+
+def _entries(spec: TrainingStep) -> tuple[str, ...]:
+    if spec.optimizer == "sgd":
+        return ("momentum_buffer",) if spec.momentum else ()
+    return ("step", "exp_avg", "exp_avg_sq")
+
+
+def _shapes(spec: TrainingStep, parameter: nn.Parameter) -> dict[str, torch.Size]:
+    return {entry: torch.Size() if entry == "step" else parameter.shape for entry in _entries(spec)}
+
+
 def restore(optimizer: torch.optim.Optimizer, names: Sequence[str], state: Mapping[str, torch.Tensor]) -> None:
-    """Takes over what ``state_of`` gave."""
+    """Takes over what ``state_of`` gave; the optimizer has to be of the kind that ``fits`` looked at."""
     numbers = {name: index for index, name in enumerate(names)}
     found: dict[int, dict[str, torch.Tensor]] = {}
     for key, values in state.items():

@@ -14,7 +14,7 @@ from workers.compression.specs.formats import Task
 from workers.compression.specs.messages import Port
 from workers.compression.specs.steps.distill import DistillStep
 from workers.compression.training import lessons
-from workers.compression.training.feeding import Teacher
+from workers.compression.training.feeding import Teacher, reads_other_tokens
 from workers.compression.training.network import Network
 from workers.compression.training.objectives import Labelled, Mixed, Objective, TeacherOutputs
 
@@ -56,12 +56,13 @@ class Pupil:
         return cls(student, trainable, network, rows, Teacher(context.open_original()))
 
     def with_labels(self, following: Objective, spec: DistillStep) -> tuple[Objective, Labelled | None]:
-        """The objective with the labels' share in it where there are labels, and what judges the student."""
+        """The objective with the labels' share in it where they count, and what judges the student."""
         if self.rows.train.task is Task.FIDELITY:
             return following, None
-        labelled = lessons.plain_objective(self.trainable, self.rows.train)
         if spec.teacher == 1.0:
-            return following, labelled
+            # Labels that do not count do not choose the best weights either: they may be wrong.
+            return following, None
+        labelled = lessons.plain_objective(self.trainable, self.rows.train)
         return Mixed(((spec.teacher, following), (1.0 - spec.teacher, labelled))), labelled
 
 
@@ -82,6 +83,12 @@ def follow_outputs(
             f"The student answers with {_shown(mine)}, the original with {_shown(theirs)}.",
             reason="student_output",
             hint="The student has to answer as the original does: as many classes, or hidden states as wide.",
+        )
+    if any(len(port.shape) > 2 for port in mine) and reads_other_tokens(model, teacher.model):
+        raise DatasetMismatch(
+            "Student and original answer token by token, and cut text into tokens differently.",
+            reason="student_output",
+            hint="Take a student with the original's tokenizer.",
         )
     known = [dataset for dataset in (context.train, context.calibration, context.evaluation_data) if dataset]
     theirs_end = _ending(teacher.model, known[0])

@@ -9,6 +9,7 @@ import torch
 from workers.compression import scores
 from workers.compression.specs.metrics import HIGHER_IS_BETTER
 from workers.compression.specs.step import Contract
+from workers.compression.training.failures import explaining_calls
 from workers.compression.training.objectives import Labelled, Made, Objective, Rows
 
 _METRICS = {**scores.REGRESSION_METRICS, **scores.SIMILARITY_METRICS}
@@ -28,11 +29,11 @@ class Verdict(Contract):
     value: float | None = None
 
     @property
-    def score(self) -> float:
-        """Greater is better."""
+    def rank(self) -> tuple[bool, float, float]:
+        """Greater is better: any metric than none, then the metric, then the lower loss, which is the surer one."""
         if self.metric is None or self.value is None:
-            return -self.loss
-        return self.value if self.metric in HIGHER_IS_BETTER else -self.value
+            return False, 0.0, -self.loss
+        return True, self.value if self.metric in HIGHER_IS_BETTER else -self.value, -self.loss
 
 
 def judge(rows: Iterable[Rows], make: "Forward", objective: Objective, judged_by: Labelled | None) -> Verdict:
@@ -68,9 +69,10 @@ class Forward:
 
     def __call__(self, rows: Rows) -> Made:
         """What the network makes of the rows."""
-        if self._via is None:
-            return Made(tuple(self._network(*rows.inputs)))
-        outputs, features = cast(
-            "tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]", self._network(*rows.inputs, via=self._via)
-        )
-        return Made(tuple(outputs), features)
+        with explaining_calls():
+            if self._via is None:
+                return Made(tuple(self._network(*rows.inputs)))
+            outputs, features = cast(
+                "tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]", self._network(*rows.inputs, via=self._via)
+            )
+            return Made(tuple(outputs), features)

@@ -1,5 +1,6 @@
 """Distillation of hidden states and attention relations besides the outputs."""
 
+import torch
 from torch import nn
 
 from workers.compression.context import Context
@@ -11,8 +12,15 @@ from workers.compression.registry import implements
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.steps.distill import FeaturesDistill
 from workers.compression.training import lessons
-from workers.compression.training.features import AttentionRelations, HiddenStates, hidden_pairs, relation_heads
-from workers.compression.training.feeding import Teacher
+from workers.compression.training.failures import explaining_calls
+from workers.compression.training.features import (
+    KINDS,
+    AttentionRelations,
+    HiddenStates,
+    hidden_pairs,
+    relation_heads,
+)
+from workers.compression.training.feeding import Teacher, reads_other_tokens
 from workers.compression.training.objectives import Mixed, Objective
 from workers.compression.training.teaching import Pupil, follow_outputs
 
@@ -42,6 +50,9 @@ def distill_features(model: Model, spec: FeaturesDistill, context: Context) -> M
 def _inside(pupil: Pupil, teacher: Teacher, spec: FeaturesDistill, context: Context) -> list[tuple[float, Objective]]:
     mine = _shapes(pupil.model, pupil.trainable, pupil)
     theirs = _shapes(as_trainable(teacher.model), _trainable(teacher), pupil)
+    if reads_other_tokens(pupil.model, teacher.model):
+        mine, theirs = _without_tokens(mine), _without_tokens(theirs)
+        context.log("what is told token by token is not compared: student and original have tokenizers of their own")
     found: list[tuple[float, Objective]] = []
     pairs = hidden_pairs(_hidden(mine), _hidden(theirs), (mine, theirs))
     if pairs and spec.hidden > 0.0:
@@ -66,8 +77,14 @@ def _relations(mine: Shapes, theirs: Shapes) -> AttentionRelations | None:
     if not all(layers):
         return None
     student, teacher = max(layers[0]), max(layers[1])
-    widths = (mine[f"query.{student}"][-1], theirs[f"query.{teacher}"][-1])
-    return AttentionRelations(student, teacher, relation_heads(*widths))
+    names = [(side, f"{kind}.{layer}") for side, layer in ((mine, student), (theirs, teacher)) for kind in KINDS]
+    if not all(name in side for side, name in names):
+        return None
+    return AttentionRelations(student, teacher, relation_heads([side[name][-1] for side, name in names]))
+
+
+def _without_tokens(shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if len(shape) == 1}
 
 
 def _hidden(shapes: Shapes) -> list[str]:
@@ -75,11 +92,14 @@ def _hidden(shapes: Shapes) -> list[str]:
 
 
 def _shapes(model: TrainableModel, trainable: Trainable, pupil: Pupil) -> Shapes:
-    """Of every hidden state without the axis of rows, in the order of the taps."""
-    feeds = first_feeds(pupil.rows.train, model.inputs, model.tokenizer_file(), trainable.compute_batch or 1)
+    """Of every hidden state that is no output, without the axis of rows, in the order of the taps."""
+    # Programs that were exported for batches of any length mostly take no batch of one row.
+    feeds = first_feeds(pupil.rows.train, model.inputs, model.tokenizer_file(), trainable.compute_batch or 2)
     trainable.module.eval()
-    _, features = _tapped(trainable)(*tensors_of(feeds, model.inputs).values())
-    return {name: tuple(features[name].shape[1:]) for name in trainable.taps}
+    with explaining_calls(), torch.no_grad():
+        outputs, features = _tapped(trainable)(*tensors_of(feeds, model.inputs).values())
+    hidden = [name for name in trainable.taps if not any(features[name] is output for output in outputs)]
+    return {name: tuple(features[name].shape[1:]) for name in hidden}
 
 
 def _trainable(teacher: Teacher) -> Trainable:
