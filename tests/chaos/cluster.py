@@ -30,9 +30,9 @@ Answer = TypeVar("Answer")
 PATIENCE_SECONDS = 60.0
 
 
-def eventually(ask: Callable[[], Answer | None], what: str) -> Answer:
+def eventually(ask: Callable[[], Answer | None], what: str, seconds: float = PATIENCE_SECONDS) -> Answer:
     """The first answer that is true; processes elsewhere cannot be waited for otherwise."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (answer := ask()):
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.02)
@@ -123,12 +123,15 @@ class Cluster:
 
         return eventually(look, "a child works on the job")
 
-    def ended(self, job: JobRecord) -> JobRecord:
-        return eventually(lambda: found if (found := self.find(job)).status in TERMINAL else None, f"{job.id} ends")
+    def ended(self, job: JobRecord, seconds: float = PATIENCE_SECONDS) -> JobRecord:
+        def end() -> JobRecord | None:
+            return found if (found := self.find(job)).status in TERMINAL else None
 
-    def assert_succeeded_once(self, job: JobRecord) -> None:
+        return eventually(end, f"{job.id} ends", seconds)
+
+    def assert_succeeded_once(self, job: JobRecord, seconds: float = PATIENCE_SECONDS) -> None:
         """One success, one set of artifacts, nothing held by anybody any more."""
-        ended = self.ended(job)
+        ended = self.ended(job, seconds)
         assert ended.status == JobState.SUCCEEDED, ended.error
         story = self.told(job)
         assert story[-1] == "succeeded"

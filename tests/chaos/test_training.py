@@ -12,11 +12,12 @@ from tests.chaos.digits import submit_training
 
 pytestmark = pytest.mark.chaos
 
+TRAINING_SECONDS = 300.0
 SLACK_SECONDS = 1.0
 ATTEMPT_SECONDS = 6.0
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kills", "epochs", "seed"), [(2, 12.0, 0), pytest.param(10, 60.0, 1, marks=pytest.mark.long)])
 def test_a_training_under_fire_makes_the_same_model(
     cluster: Cluster, tmp_path: Path, kills: int, epochs: float, seed: int
@@ -24,7 +25,7 @@ def test_a_training_under_fire_makes_the_same_model(
     cluster.start_sweeper()
     worker = cluster.start_real_worker()
     undisturbed = submit_training(cluster, tmp_path, epochs)
-    cluster.assert_succeeded_once(undisturbed)
+    cluster.assert_succeeded_once(undisturbed, TRAINING_SECONDS)
     dice = random.Random(seed)
     job = submit_training(cluster, tmp_path, epochs, max_attempts=kills + 1)
     for number in range(kills):
@@ -35,7 +36,7 @@ def test_a_training_under_fire_makes_the_same_model(
             worker.kill()
             worker.wait()
             worker = cluster.start_real_worker()
-    cluster.assert_succeeded_once(job)
+    cluster.assert_succeeded_once(job, TRAINING_SECONDS)
     assert cluster.told(job) == ["created", "queued", *["started", "requeued"] * kills, "started", "succeeded"]
     assert "recipe/0 goes on from its checkpoint" in cluster.find(job).log
     assert cluster.model_hash(job) == cluster.model_hash(undisturbed)
