@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 NOT_BENCHMARKS = {
-    "__main__", "evidence", "inputs", "peers", "text_training_peers", "training_inputs", "training_peers",
-    "training_runs",
+    "__main__", "evidence", "inputs", "peers", "rows", "text_training_peers", "training_inputs", "training_peers",
+    "training_rows", "training_runs",
 }  # fmt: skip
 
 

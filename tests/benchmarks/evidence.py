@@ -10,113 +10,22 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tests import trained
-from tests.benchmarks import inputs, peers
+from tests.benchmarks import peers
+from tests.benchmarks.rows import ROWS as COMPRESSION_ROWS
+from tests.benchmarks.rows import Row
+from tests.benchmarks.training_rows import TRAINING_ROWS
 from workers.compression import alone
 from workers.compression.specs.evidence import Evidence, load_evidence
-from workers.compression.specs.recipe import STEPS_BY_KEY, step_tag
+from workers.compression.specs.recipe import STEPS_BY_KEY
 from workers.compression.specs.report import Report
 
 JSON = Path("workers/compression/specs/evidence.json")
 MARKDOWN = Path("EVIDENCE.md")
-CNN = "CNN trained on digits"
-FOREST = "random forest of 100 trees on digits"
-MINILM = "all-MiniLM-L6-v2"
-DIGITS = "scikit-learn digits, test split"
-WORDS = "WordSim-353"
-SYNTHETIC = "weights alone"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A technique on a model with data, and the peer to hold it against."""
-
-    step: dict[str, object]
-    model: str
-    write_model: Callable[[Path], Path]
-    data: str
-    write_data: Callable[[Path], Path] | None
-    metric: str
-    peer: str
-    measure_peer: Callable[[peers.Subject], peers.Figures]
-
-    @property
-    def technique(self) -> str:
-        """``technique.method``."""
-        return str(step_tag(self.step))
-
-
-def _cnn_onnx(folder: Path) -> Path:
-    return trained.write_onnx("cnn", folder / "digits_cnn.onnx")
-
-
-def _cnn_pt2(folder: Path) -> Path:
-    return trained.write_pt2("cnn", folder / "digits_cnn.pt2")
-
-
-def _cnn_data(folder: Path) -> Path:
-    return trained.write_npz("cnn", folder / "digits.npz")
-
-
-def _forest(folder: Path) -> Path:
-    return trained.write_skops(folder / "forest.skops", trees=100)
-
-
-def _flat_data(folder: Path) -> Path:
-    return trained.write_npz("mlp", folder / "digits.npz")
-
-
-DYNAMIC = {"technique": "quantize", "method": "dynamic"}
-STATIC = {"technique": "quantize", "method": "static"}
-FLOAT16 = {"technique": "quantize", "method": "float16"}
-MAGNITUDE = {"technique": "prune", "method": "magnitude", "sparsity": 0.6}
-COST_COMPLEXITY = {"technique": "prune", "method": "cost_complexity", "alpha": 0.002}
-ENSEMBLE = {"technique": "prune", "method": "ensemble", "keep": 0.4}
-
-ROWS = (
-    Row(
-        DYNAMIC, f"{MINILM}, ONNX", inputs.minilm_onnx, WORDS, inputs.word_pairs, "spearman",
-        "onnxruntime quantize_dynamic, per channel, reduced range", peers.ort_dynamic,
-    ),
-    Row(
-        DYNAMIC, f"{MINILM}, Hugging Face", inputs.minilm_directory, WORDS, inputs.word_pairs, "spearman",
-        "torchao Int8WeightOnly, torch.save", peers.torchao_weight_only,
-    ),
-    Row(
-        STATIC, f"{CNN}, ONNX", _cnn_onnx, DIGITS, _cnn_data, "accuracy",
-        "onnxruntime quantize_static, per channel, reduced range", peers.ort_static,
-    ),
-    Row(
-        FLOAT16, f"{MINILM}, ONNX", inputs.minilm_onnx, WORDS, inputs.word_pairs, "spearman",
-        "onnxruntime convert_float_to_float16", peers.ort_float16,
-    ),
-    Row(
-        FLOAT16, "CREPE tiny, state dict", inputs.crepe, SYNTHETIC, None, "fidelity",
-        "torch half() and torch.save", peers.torch_half,
-    ),
-    Row(
-        MAGNITUDE, f"{CNN}, ONNX", _cnn_onnx, DIGITS, _cnn_data, "accuracy",
-        "torch.nn.utils.prune.global_unstructured, same sparsity", peers.torch_global_magnitude,
-    ),
-    Row(
-        MAGNITUDE, f"{CNN}, pt2", _cnn_pt2, DIGITS, _cnn_data, "accuracy",
-        "torch.nn.utils.prune.global_unstructured, same sparsity", peers.torch_global_magnitude,
-    ),
-    Row(
-        COST_COMPLEXITY, FOREST, _forest, DIGITS, _flat_data, "accuracy",
-        "scikit-learn ccp_alpha, forest grown anew", peers.sklearn_cost_complexity,
-    ),
-    Row(
-        ENSEMBLE, FOREST, _forest, DIGITS, _flat_data, "accuracy",
-        "greedy forward selection (Caruana 2004), same number of trees", peers.greedy_ensemble,
-    ),
-)  # fmt: skip
+ROWS = COMPRESSION_ROWS + TRAINING_ROWS
 
 
 def measure(row: Row) -> Evidence:
@@ -127,11 +36,15 @@ def measure(row: Row) -> Evidence:
         data = row.write_data(folder) if row.write_data else None
         recipe = folder / "recipe.json"
         recipe.write_text(json.dumps([row.step]), "utf-8")
+        train = row.write_train(folder) if row.write_train else None
+        student = row.write_student(folder) if row.write_student else None
         command = [str(model), "--recipe", str(recipe), "--output", str(folder / "made")]
-        if alone.main(command + (["--data", str(data)] if data else [])) != 0:
+        for option, path in (("--data", data), ("--train", train), ("--student", student)):
+            command += [option, str(path)] if path else []
+        if alone.main(command) != 0:
             raise SystemExit(f"{row.technique} failed on {row.model}")
         report = Report.model_validate_json((folder / "made" / "report.json").read_bytes())
-        peer = row.measure_peer(peers.Subject(folder, model, data, row.step, row.metric))
+        peer = row.measure_peer(peers.Subject(folder, model, data, row.step, row.metric, train, student))
     return _evidence(row, report, peer)
 
 
@@ -184,7 +97,7 @@ def _markdown_row(row: Evidence) -> str:
         f"{row.bytes_original:,} → {row.bytes_artifact:,}",
         f"{row.bytes_original / row.bytes_artifact:.2f}×",
         row.metric,
-        f"{row.original:.4f}",
+        _number(row.original),
         f"{row.compressed:.4f}",
         _number(row.fidelity_cosine),
         row.peer,

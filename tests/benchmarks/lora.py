@@ -59,9 +59,13 @@ def run(folder: Path, options: argparse.Namespace) -> bool:
     print(f"{'':42}{'accuracy %':>12}{'trained':>10}{'seconds':>9}", flush=True)
     ours: dict[str, Learned] = {}
     for name, step, peer_name, peer in arms(options.epochs):
+        if options.bar_only and name == "head":
+            continue
         ours[name] = learn(model, [step], split, folder / name, threads=options.threads)
         share = f"{100 * trained_share(ours[name]):.2f} %"
         _row(f"pressroom {name}", ours[name].accuracy, ours[name].seconds, share)
+        if options.bar_only:
+            continue
         _peer_row(peer_name, peer, Subject(folder / f"{name} peer", model, split.test, step, "accuracy", split.train))
     return _bars(ours)
 
@@ -92,6 +96,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--test-rows", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--bar-only", action="store_true", help="full fine-tuning and LoRA by us, no peers, no probe")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,6 +1,7 @@
 """What transformers, peft and scikit-learn make of the same language model with the same labelled texts."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers.utils import logging
 
 from app.cli.zoo import fetch
 from tests.benchmarks.peers import Figures, Subject, judged
-from tests.benchmarks.training_peers import SEED, spec_of
+from tests.benchmarks.training_peers import SEED, spec_of, updates
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.steps.finetune import LoraFinetune
 from workers.compression.specs.training import TrainingStep
@@ -94,6 +95,27 @@ def sklearn_probe(subject: Subject) -> Figures:
         network.classifier.weight.copy_(torch.tensor(np.concatenate((-found.coef_, found.coef_)) / 2))
         network.classifier.bias.copy_(torch.tensor(np.concatenate((-found.intercept_, found.intercept_)) / 2))
     return _stored(subject, network)
+
+
+def output_distance(subject: Subject) -> Figures:
+    """The student's last hidden states drawn to the original's by squared error, in a plain loop."""
+    if subject.student is None or subject.train is None:
+        raise ValueError("this peer teaches a student")
+    spec, collator = spec_of(subject), Collator()
+    texts = [json.loads(line)["text"] for line in subject.train.read_text("utf-8").splitlines()]
+    with zipfile.ZipFile(subject.student) as archive:
+        archive.extractall(subject.folder / "peer")
+    network = BertModel.from_pretrained(subject.folder / "peer", add_pooling_layer=False).eval()
+    teacher = BertModel.from_pretrained(fetch(MODEL), add_pooling_layer=False).eval()
+    for rows in updates(network, len(texts), spec):
+        feeds = collator.encoded([texts[row] for row in rows])
+        with torch.no_grad():
+            wanted = teacher(**feeds).last_hidden_state
+        kept = feeds["attention_mask"].bool()
+        nn.functional.mse_loss(network(**feeds).last_hidden_state[kept], wanted[kept]).backward()
+    network.eval().save_pretrained(subject.folder / "peer")
+    stored_zip(subject.folder / "peer", subject.folder / "peer.zip")
+    return judged(subject, subject.folder / "peer.zip")
 
 
 def pooled(body: BertModel, texts: list[str]) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
@@ -133,4 +134,18 @@ def hinton(subject: Subject) -> Figures:
         raise ValueError("this peer teaches a student")
     network, teacher = network_of(subject.student, student), network_of(subject.model, lenet)
     distill(network, teacher, rows_of(subject.train), spec)
+    return judged(subject, write_pt2(network, subject.folder / "peer.pt2"))
+
+
+def features_probe(subject: Subject) -> Figures:
+    """scikit-learn's logistic regression on what the frozen body makes of the rows, put in as the last layer."""
+    images, labels = rows_of(subject.train)
+    network = network_of(subject.model, lenet)
+    with torch.inference_mode():
+        features = network[:-1](images).numpy()
+    found = LogisticRegression(max_iter=5000).fit(features, labels.numpy())
+    network[-1] = nn.Linear(features.shape[1], len(found.classes_))
+    with torch.no_grad():
+        network[-1].weight.copy_(torch.tensor(found.coef_))
+        network[-1].bias.copy_(torch.tensor(found.intercept_))
     return judged(subject, write_pt2(network, subject.folder / "peer.pt2"))

@@ -23,7 +23,7 @@ class Evidence(Contract):
     bytes_original: Count
     bytes_artifact: Count
     metric: Text
-    original: Finite
+    original: Finite | None = Field(None, description="None where the original has no answer, as to new labels.")
     compressed: Finite
     fidelity_cosine: Finite | None = None
     peer: Text
