@@ -1,9 +1,9 @@
 """Rows of a dataset as tensors, in the order that a seed and an epoch give, with a teacher's answers beside them."""
 
+import filecmp
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -12,12 +12,10 @@ from workers.compression.datasets.prefetching import prefetched
 from workers.compression.families.model import Model
 from workers.compression.families.torch.running import tensors_of
 from workers.compression.families.trainable import Trainable
+from workers.compression.pairing import Binding
 from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.formats import Task
-from workers.compression.specs.matching import assign_inputs, fixed_batch
 from workers.compression.training.objectives import Made, Rows
-
-Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Feed:
         """
         if self.teacher is None:
             return self.fixed
-        theirs = fixed_batch(assign_inputs(dataset.source.format, dataset.source.features, self.teacher.model.inputs))
+        theirs = Binding(self.teacher.model.inputs, None).fixed_batch(dataset)
         if self.fixed and theirs and self.fixed != theirs:
             raise DatasetMismatch(
                 f"The student takes {self.fixed} rows at a time, the original {theirs}.",
@@ -121,11 +119,8 @@ class Feed:
         """Whether the teacher has other inputs or another tokenizer."""
         if self.teacher is None:
             return False
-        asked = self.teacher.model
-        mine, theirs = ({port.name: (port.dtype, port.shape) for port in side.inputs} for side in (self.model, asked))
-        if mine.keys() != theirs.keys() or any(not _agree(mine[name], theirs[name]) for name in mine):
-            return True
-        return _content(asked.tokenizer_file()) != _content(self.model.tokenizer_file())
+        mine, theirs = (Binding(side.inputs, side.tokenizer_file()) for side in (self.model, self.teacher.model))
+        return not mine.agrees(theirs)
 
     def _tensors(self, batch: Batch, dataset: Dataset, device: torch.device) -> Rows:
         tensors = {name: values.to(device) for name, values in tensors_of(batch.feeds, self.model.inputs).items()}
@@ -153,17 +148,5 @@ def _mask(batch: Batch, device: torch.device) -> torch.Tensor | None:
 
 def reads_other_tokens(model: Model, teacher: Model) -> bool:
     """Whether the two cut the same text differently, so that their tokens cannot be compared one by one."""
-    mine, theirs = _content(model.tokenizer_file()), _content(teacher.tokenizer_file())
-    return mine is not None and theirs is not None and mine != theirs
-
-
-def _agree(left: tuple[str, Shape], right: tuple[str, Shape]) -> bool:
-    """Whether one array can be fed to both: one type, and no axis but that of the rows has two lengths."""
-    if left[0] != right[0] or len(left[1]) != len(right[1]):
-        return False
-    pairs = zip(left[1][1:], right[1][1:], strict=True)
-    return all(mine == theirs for mine, theirs in pairs if isinstance(mine, int) and isinstance(theirs, int))
-
-
-def _content(path: Path | None) -> bytes | None:
-    return None if path is None else path.read_bytes()
+    mine, theirs = model.tokenizer_file(), teacher.tokenizer_file()
+    return mine is not None and theirs is not None and not filecmp.cmp(mine, theirs, shallow=False)

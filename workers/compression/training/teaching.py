@@ -57,10 +57,8 @@ class Pupil:
 
     def with_labels(self, following: Objective, spec: DistillStep) -> tuple[Objective, Labelled | None]:
         """The objective with the labels' share in it where they count, and what judges the student."""
-        if self.rows.train.task is Task.FIDELITY:
-            return following, None
-        if spec.teacher == 1.0:
-            # Labels that do not count do not choose the best weights either: they may be wrong.
+        # Labels that do not count do not choose the best weights either: they may be wrong.
+        if self.rows.train.task is Task.FIDELITY or spec.teacher == 1.0:
             return following, None
         labelled = lessons.plain_objective(self.trainable, self.rows.train)
         return Mixed(((spec.teacher, following), (1.0 - spec.teacher, labelled))), labelled
