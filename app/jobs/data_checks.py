@@ -26,7 +26,7 @@ def check_data_is_given(request: JobCreate) -> None:
     if request.data.by_role():
         return
     if needs_training(request.recipe):
-        index, step = next(found for found in enumerate(request.recipe) if "train" in found[1].needs)
+        index, step = next(found for found in enumerate(request.recipe) if "train" in found[1].required())
         raise InvalidSpec(
             f"{step.key()} (step {index}) needs data to train on: give data.train, data.calibration or "
             "data.evaluation.",
@@ -34,7 +34,7 @@ def check_data_is_given(request: JobCreate) -> None:
             pointer="/data/train",
         )
     if needs_calibration(request.recipe):
-        index, step = next(found for found in enumerate(request.recipe) if "calibration" in found[1].needs)
+        index, step = next(found for found in enumerate(request.recipe) if "calibration" in found[1].required())
         raise InvalidSpec(
             f"{step.key()} (step {index}) needs data to calibrate on: give data.calibration, data.train or "
             "data.evaluation.",
@@ -87,7 +87,7 @@ def _check_labels(request: JobCreate, ready: Sequence[DatasetRecord], all_ready:
     if not all_ready or any(inspection_of(dataset)["task"] != Task.FIDELITY for dataset in ready):
         return
     for index, step in enumerate(request.recipe):
-        if "labels" in step.needs and "train" not in step.needs:
+        if "labels" in step.required() and "train" not in step.required():
             raise UnsupportedTechnique(
                 f"{step.key()} (step {index}) needs a dataset with a target.",
                 reason="labels_needed",

@@ -79,7 +79,8 @@ def peak_memory(resolved: Resolved) -> Band:
     size = sum(model.size_bytes for model in models)
     worked_on = models_worked_on(recipe, resolved.inputs.model, resolved.inputs.students)
     trained = max(
-        (model.size_bytes for step, model in zip(recipe, worked_on, strict=True) if "train" in step.needs), default=0
+        (model.size_bytes for step, model in zip(recipe, worked_on, strict=True) if "train" in step.required()),
+        default=0,
     )
     bounds = zip(_FIXED_MEMORY, _MEMORY_PER_BYTE, _TRAINING_MEMORY_PER_BYTE, strict=True)
     return _band([fixed + each * size + training * trained for fixed, each, training in bounds])

@@ -103,7 +103,9 @@ def check_techniques(
         student = student_of(step)
         if student is not None:
             _check_teacher(step, model, f"/recipe/{index}")
-        why = why_not(type(step), current) if current.status == InputState.READY else None
+        if current.status != InputState.READY:
+            continue
+        why = why_not(type(step), current) or step.refusal(ModelFormat(str(current.format)))
         if why is not None:
             pointer = f"/recipe/{index}" if student is None else f"/recipe/{index}/student"
             raise UnsupportedTechnique(why, reason="model_format", pointer=pointer)

@@ -11,12 +11,12 @@ _EVALUATION_WITHOUT_TRAINING = 8.0
 
 def needs_calibration(recipe: Sequence[Step]) -> bool:
     """Whether any step looks at data."""
-    return any("calibration" in step.needs for step in recipe)
+    return any("calibration" in step.required() for step in recipe)
 
 
 def needs_training(recipe: Sequence[Step]) -> bool:
     """Whether any step learns from data."""
-    return any("train" in step.needs for step in recipe)
+    return any("train" in step.required() for step in recipe)
 
 
 def split_roles(request: JobCreate) -> Split:

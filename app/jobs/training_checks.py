@@ -34,7 +34,7 @@ def check_training(
         by_id.get(part.dataset) if (part := split.roles.get(role)) is not None else None
         for role in ("train", "evaluation")
     )
-    steps = [(index, step) for index, step in enumerate(recipe) if "train" in step.needs]
+    steps = [(index, step) for index, step in enumerate(recipe) if "train" in step.required()]
     if train is None or not steps:
         return
     for index, step in steps:
@@ -46,7 +46,7 @@ def check_training(
 
 
 def _check_labels(index: int, step: Step, train: DatasetRecord) -> None:
-    if "labels" in step.needs and _task(train) is Task.FIDELITY:
+    if "labels" in step.required() and _task(train) is Task.FIDELITY:
         raise UnsupportedTechnique(
             f"{step.key()} (step {index}) needs training data with a target; dataset {train.id} has none.",
             reason="labels_needed",

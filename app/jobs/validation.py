@@ -29,7 +29,7 @@ def _steps(spec: JobSpec) -> list[PlannedStep]:
             technique=step.technique,
             method=step.method,
             summary=step.summary,
-            needs=list(step.needs),
+            needs=list(step.required()),
             spec=step.model_dump(mode="json"),
         )
         for index in recipe_checks.working_order(spec.recipe)

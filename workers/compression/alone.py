@@ -166,7 +166,7 @@ def share_out(options: argparse.Namespace, scratch: Path, recipe: Recipe) -> Dat
         for role, path in given.items()
         if path is not None and (role == "evaluation" or path != options.data)
     }
-    needs = {need for step in recipe for need in step.needs}
+    needs = {need for step in recipe for need in step.required()}
     if "train" in needs and len({"train", "evaluation"} & set(roles)) == 1:
         _divide(roles, "train", TRAINING_SHARE, options.seed)
     elif "calibration" in needs and set(roles) == {"evaluation"}:

@@ -43,3 +43,5 @@ class Task(StrEnum):
 
 RUNNABLE_FORMATS = frozenset({ModelFormat.ONNX, ModelFormat.PT2, ModelFormat.HUGGINGFACE, ModelFormat.SKOPS})
 NETWORK_FORMATS = (ModelFormat.ONNX, ModelFormat.PT2, ModelFormat.HUGGINGFACE)
+TENSOR_FORMATS = (ModelFormat.SAFETENSORS, ModelFormat.TORCH_STATE_DICT)
+"""Bare tensors: they can be counted and changed, not run."""

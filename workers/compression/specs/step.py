@@ -43,6 +43,14 @@ class Step(Contract):
     technique: str
     method: str
 
+    def required(self) -> tuple[Need, ...]:
+        """What this very step needs; some parameters ask for less or more than ``needs`` says of the defaults."""
+        return self.needs
+
+    def refusal(self, model_format: ModelFormat) -> str | None:
+        """Why a format that the technique serves cannot be served with these parameters; None if it can."""
+        return None
+
     @classmethod
     def key(cls) -> str:
         """``technique.method``, the tag of the discriminated union."""

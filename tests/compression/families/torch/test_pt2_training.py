@@ -246,7 +246,7 @@ def test_a_program_exported_in_training_mode_is_refused(opened: Open) -> None:
 
 def test_integer_weights_are_refused(open_digits: Callable[[str], Pt2Model]) -> None:
     model = open_digits("mlp")
-    model.store("0.weight", Int8Weight(torch.ones(256, 64, dtype=torch.int8), torch.ones(256, 1)))
+    model.store_as("0.weight", Int8Weight(torch.ones(256, 64, dtype=torch.int8), torch.ones(256, 1)))
     with pytest.raises(UnsupportedTechnique, match=r"0\.weight is stored as integers"):
         model.trainable()
 
@@ -259,7 +259,7 @@ def test_half_precision_trains_in_float32_and_is_stored_as_it_was(stored: str, o
     native = stored == "native"
     model = opened(network.half(), images[:2].half()) if native else opened(network, images[:2])
     if not native:
-        model.store("0.weight", torch.float16)
+        model.store_as("0.weight", torch.float16)
     trainable = model.trainable()
     assert {parameter.dtype for parameter in trainable.module.parameters()} == {torch.float32}
     assert "0.weight" in dict(trainable.module.named_parameters())

@@ -1,18 +1,22 @@
 """An opened ONNX model: one protobuf in memory, a session when it is run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import onnxruntime
-from onnx import ModelProto, TypeProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer
+from workers.compression.families.onnx import forms as stored_forms
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
+from workers.compression.families.onnx.matrices import weights_of
 from workers.compression.families.onnx.sessions import brief, open_session
 from workers.compression.families.onnx.walking import Index, array
+from workers.compression.families.weights import CompressibleModel, Floats, Weight, WeightForm
 from workers.compression.specs.errors import DatasetMismatch, UnsupportedOperator, UnsupportedTechnique
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -25,7 +29,7 @@ outputs = session.run(None, {{{feeds}}})
 """
 
 
-class OnnxModel(Model):
+class OnnxModel(CompressibleModel):
     """A checked ONNX model.
 
     Args:
@@ -44,6 +48,7 @@ class OnnxModel(Model):
         self._tokenizer = tokenizer
         self._threads = 1
         self._session: onnxruntime.InferenceSession | None = None
+        self._tensors: dict[str, TensorProto] | None = None
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -93,6 +98,36 @@ class OnnxModel(Model):
         """Bytes of the saved ``.onnx`` file."""
         return self._size_bytes if self._size_bytes is not None else self.proto.ByteSize()
 
+    def weights(self) -> tuple[Weight, ...]:
+        """Float32 matrices, kernels and tables, those of branches and ``Constant`` nodes included."""
+        return tuple(weight for weight, _ in weights_of(self.proto))
+
+    def matrix(self, weight: Weight) -> Floats:
+        """The values of one weight."""
+        return np.asarray(weight.to_matrix(array(self._tensor(weight))), np.float32)
+
+    def replace(self, matrices: Iterable[tuple[Weight, Floats]]) -> None:
+        """Writes other values into stored tensors."""
+        for weight, matrix in matrices:
+            tensor = self._tensor(weight)
+            values = weight.from_matrix(matrix.astype(np.float32, copy=False))
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        self._session = None
+
+    def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
+        """Restores weights from other forms in the graph."""
+        stored_forms.store_forms(self.proto, {weight.name: form for weight, form in forms})
+        self.changed()
+
+    def why_not(self, weight: Weight, form: WeightForm) -> str | None:
+        """Every form can be restored by standard operators."""
+        return None
+
+    def _tensor(self, weight: Weight) -> TensorProto:
+        if self._tensors is None:
+            self._tensors = {weight.name: found.tensor for weight, found in weights_of(self.proto)}
+        return self._tensors[weight.name]
+
     def load_snippet(self, name: str) -> str:
         """Code for onnxruntime alone."""
         feeds = ", ".join(f'"{port.name}": ...' for port in self.inputs)
@@ -115,6 +150,7 @@ class OnnxModel(Model):
     def changed(self) -> None:
         """To be called after editing ``proto``."""
         self._session = None
+        self._tensors = None
         self._size_bytes = None
 
     def _open_session(self) -> onnxruntime.InferenceSession:

@@ -1,6 +1,6 @@
 """A set of named tensors without a graph: countable, compressible and savable, but not runnable."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn, Self
 
 import numpy as np
@@ -9,12 +9,15 @@ import torch
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.statistics import describe_tensor
 from workers.compression.families.tensors.stored import StoredTensor, TensorFile, arrays
-from workers.compression.specs.errors import UnsupportedOperator
+from workers.compression.families.weights import CompressibleModel, Floats, Role, Weight, WeightForm
+from workers.compression.specs.errors import UnsupportedOperator, UnsupportedTechnique
 from workers.compression.specs.formats import Family
 from workers.compression.specs.messages import ModelInspection, Port
 
+_TABLE_NAMES = ("embed", "wte", "wpe")
 
-class TensorsModel(Model):
+
+class TensorsModel(CompressibleModel):
     """Tensors by name with the names that share one tensor.
 
     Args:
@@ -53,6 +56,30 @@ class TensorsModel(Model):
         stored_bytes = sum(tensor.nbytes for tensor in tensors.values())
         return type(self)(TensorFile(dict(tensors), dict(self.shared)), stored_bytes)
 
+    def weights(self) -> tuple[Weight, ...]:
+        """Float tensors of at least two axes; without a graph, names and shapes are all there is to go by."""
+        return tuple(
+            _weight(name, tensor)
+            for name, tensor in self.stored.items()
+            if tensor.dtype.is_floating_point and len(tensor.shape) > 1 and tensor.elements
+        )
+
+    def matrix(self, weight: Weight) -> Floats:
+        """The values of one weight."""
+        return np.asarray(weight.to_matrix(self.stored[weight.name].load().float().numpy()), np.float32)
+
+    def replace(self, matrices: Iterable[tuple[Weight, Floats]]) -> None:
+        """Gives tensors other values in their own type."""
+        raise UnsupportedTechnique("Values of bare tensors cannot be replaced.")
+
+    def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
+        """Stores tensors in other forms."""
+        raise UnsupportedTechnique("Bare tensors cannot be stored in other forms.")
+
+    def why_not(self, weight: Weight, form: WeightForm) -> str | None:
+        """Every form has a layout."""
+        return None
+
     def run(self, feeds: Feeds) -> NoReturn:
         """Raises ``UnsupportedOperator``: tensors alone do not say how to compute with them."""
         raise UnsupportedOperator("The model is a set of tensors without a graph, so it cannot be run.")
@@ -81,6 +108,14 @@ class TensorsModel(Model):
             details={"shared": dict(self.shared), **details},
             warnings=tuple(warnings),
         )
+
+
+def _weight(name: str, tensor: StoredTensor) -> Weight:
+    rank = len(tensor.shape)
+    role: Role = "convolution" if rank > 2 else "linear"
+    if rank == 2 and any(part in name.lower() for part in _TABLE_NAMES):
+        role = "embedding"
+    return Weight(name, name, tensor.shape, str(tensor.dtype).removeprefix("torch."), role, tuple(range(rank)))
 
 
 def _layer(name: str, tensor: torch.Tensor) -> StoredLayer:

@@ -30,6 +30,7 @@ from workers.compression.families.torch.storage import Int8Weight, Storage
 from workers.compression.families.torch.training import adopted, quantized_before_training
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
+from workers.compression.families.weights import Role
 from workers.compression.specs.errors import UnsupportedFormat
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -131,7 +132,7 @@ class Pt2Model(TorchModel):
         for name, tensor in _unshared(self.program).items():
             is_helper = name.endswith((SCALE_SUFFIX, ZERO_POINT_SUFFIX)) and name.rpartition("_")[0] in quantized
             if tensor.is_floating_point() and name in nodes and name in self.program.state_dict and not is_helper:
-                yield FloatWeight(name, tensor.detach(), _channel_axis(nodes[name]))
+                yield FloatWeight(name, tensor.detach(), _channel_axis(nodes[name]), role=_role(nodes[name]))
 
     def replace_values(self, name: str, values: torch.Tensor) -> None:
         """Gives a weight, and all that are tied to it, other values."""
@@ -141,7 +142,7 @@ class Pt2Model(TorchModel):
             state[tied] = torch.nn.Parameter(values, requires_grad=False) if is_parameter else values
         self._after_change()
 
-    def store(self, name: str, form: Storage) -> None:
+    def store_as(self, name: str, form: Storage) -> None:
         """Edits the graph to read ``form`` and restore it."""
         for tied in self._tied(name):
             if isinstance(form, Int8Weight):
@@ -260,10 +261,23 @@ def _reader(node: torch.fx.Node) -> str:
 def _channel_axis(node: torch.fx.Node) -> int:
     """Outputs come first in torch's layers, last where a bare product reads the weight."""
     for user in users_of(node):
+        if operator_name(user).startswith("conv_transpose") and user.args[1] is node:
+            return 1
         position = _INPUT_MAJOR.get(operator_name(user))
         if position is not None and len(user.args) > position and user.args[position] is node:
             return -1
     return 0
+
+
+def _role(node: torch.fx.Node) -> Role:
+    operator = _reader(node)
+    if operator == "embedding":
+        return "embedding"
+    if "conv" in operator:
+        return "convolution"
+    if operator in {"lstm", "gru", "rnn_tanh", "rnn_relu"}:
+        return "recurrent"
+    return "linear" if operator in {"linear", *_INPUT_MAJOR} else "other"
 
 
 def _port(name: str, value: Any) -> Port:

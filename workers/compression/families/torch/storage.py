@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from workers.compression.families.weights import Weight, WeightForm
+from workers.compression.specs.errors import UnsupportedTechnique
+
 
 @dataclass(frozen=True)
 class Int8Weight:
@@ -35,3 +38,8 @@ class Int8Weight:
 
 Storage = Int8Weight | torch.dtype
 """Integers, or a narrower float type."""
+
+
+def storage_of(weight: Weight, form: WeightForm) -> Storage:
+    """How the torch formats store ``form``."""
+    raise UnsupportedTechnique(f"{weight.name}: no torch form for {type(form).__name__}")

@@ -21,12 +21,19 @@ from workers.compression.families.torch.transformer_training import takes, train
 from workers.compression.families.torch.transformers_config import build_config
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
+from workers.compression.families.weights import Role
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
 
 _TOKENIZER = "tokenizer.json"
 _INT8_MODULES = (torch.nn.Linear, torch.nn.Embedding)
+_ROLES: dict[type, Role] = {
+    torch.nn.Linear: "linear",
+    torch.nn.Embedding: "embedding",
+    torch.nn.Conv1d: "convolution",
+    torch.nn.Conv2d: "convolution",
+}
 
 
 class TransformerModel(TorchModel):
@@ -108,13 +115,13 @@ class TransformerModel(TorchModel):
             if tensor.is_floating_point() and name not in self.quantized:
                 owner, _, leaf = name.rpartition(".")
                 fits = type(owners[owner]) in _INT8_MODULES and leaf == "weight" and name not in tied
-                yield FloatWeight(name, tensor, fits_int8=fits)
+                yield FloatWeight(name, tensor, fits_int8=fits, role=_ROLES.get(type(owners[owner]), "other"))
 
     def replace_values(self, name: str, values: torch.Tensor) -> None:
         """Writes other values into a parameter, which tied names see too."""
         self.module.state_dict()[name].copy_(values)
 
-    def store(self, name: str, form: Storage) -> None:
+    def store_as(self, name: str, form: Storage) -> None:
         """Notes the form for saving; the module computes with the restored values, as transformers will."""
         tensor = self.module.state_dict()[name]
         if isinstance(form, Int8Weight):

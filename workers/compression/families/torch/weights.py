@@ -1,15 +1,17 @@
 """What techniques see of a torch model, whatever file it came from: its float weights, and how each is stored."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from workers.compression.families.model import Model
 from workers.compression.families.torch.layers import layer_name
-from workers.compression.families.torch.storage import Storage
+from workers.compression.families.torch.storage import Storage, storage_of
 from workers.compression.families.trainable import TrainableModel
+from workers.compression.families.weights import CompressibleModel, Floats, Role, Weight, WeightForm
 from workers.compression.specs.step import selects
 
 
@@ -22,12 +24,23 @@ class FloatWeight:
         values: Not to be written to.
         channel_axis: The axis whose slices deserve a scale of their own.
         fits_int8: Whether the model's format can store it as integers.
+        role: What reads it.
     """
 
     name: str
     values: torch.Tensor
     channel_axis: int = 0
     fits_int8: bool = True
+    role: Role = "linear"
+
+    @property
+    def weight(self) -> Weight:
+        """The weight as techniques for all formats see it."""
+        rank = self.values.dim()
+        first = self.channel_axis % rank
+        order = (first, *(axis for axis in range(rank) if axis != first))
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return Weight(self.name, layer_name(self.name), tuple(self.values.shape), dtype, self.role, order)
 
     def is_selected(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
         """Whether a step's globs leave it in, going by the layer's name or the weight's."""
@@ -36,19 +49,45 @@ class FloatWeight:
         return included and all(selects(name, (), exclude) for name in names)
 
 
-class TorchModel(TrainableModel):
+class TorchModel(TrainableModel, CompressibleModel):
     """A network in torch."""
 
     @abstractmethod
     def float_weights(self) -> Iterator[FloatWeight]:
         """Weights stored as floats, vectors such as biases among them, tied ones once."""
 
+    def weights(self) -> tuple[Weight, ...]:
+        """Float matrices, kernels and tables."""
+        return tuple(found.weight for found in self.float_weights() if found.values.dim() > 1)
+
+    def matrix(self, weight: Weight) -> Floats:
+        """The values of one weight."""
+        values = next(found.values for found in self.float_weights() if found.name == weight.name)
+        return np.asarray(weight.to_matrix(values.detach().float().numpy()), np.float32)
+
+    def replace(self, matrices: Iterable[tuple[Weight, Floats]]) -> None:
+        """Gives weights other values in their own type."""
+        dtypes = {found.name: found.values.dtype for found in self.float_weights()}
+        for weight, matrix in matrices:
+            values = torch.from_numpy(np.array(weight.from_matrix(matrix), np.float32))
+            self.replace_values(weight.name, values.to(dtypes[weight.name]))
+
+    def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
+        """Stores weights in other forms."""
+        for weight, form in forms:
+            self.store_as(weight.name, storage_of(weight, form))
+
+    def why_not(self, weight: Weight, form: WeightForm) -> str | None:
+        """Whether the format has a place for integers there."""
+        found = next(found for found in self.float_weights() if found.name == weight.name)
+        return None if found.fits_int8 else "the format cannot store this layer as integers"
+
     @abstractmethod
     def replace_values(self, name: str, values: torch.Tensor) -> None:
         """Gives a weight other values of the same shape and type."""
 
     @abstractmethod
-    def store(self, name: str, form: Storage) -> None:
+    def store_as(self, name: str, form: Storage) -> None:
         """Stores a weight as ``form`` from now on; the model computes with what that restores to."""
 
 

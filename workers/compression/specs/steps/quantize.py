@@ -1,10 +1,10 @@
-"""Quantization steps."""
+"""Quantization steps whose weights are 8-bit integers or narrower floats."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from workers.compression.specs.formats import NETWORK_FORMATS, Family, ModelFormat
+from workers.compression.specs.formats import NETWORK_FORMATS, TENSOR_FORMATS, Family, ModelFormat
 from workers.compression.specs.step import Glob, Need, Step
 
 Globs = Annotated[tuple[Glob, ...], Field(max_length=1000)]
@@ -12,6 +12,9 @@ Globs = Annotated[tuple[Glob, ...], Field(max_length=1000)]
 
 class QuantizeStep(Step):
     """Fields that every quantization method shares."""
+
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
 
     technique: Literal["quantize"] = "quantize"
     include: Globs = Field((), description="Only layers whose name matches one of these globs.")
@@ -27,8 +30,6 @@ class DynamicQuantize(QuantizeStep):
 
     summary: ClassVar[str] = "8-bit weights; ONNX matrix products quantize activations on the fly; needs no data"
     formats: ClassVar[tuple[ModelFormat, ...]] = NETWORK_FORMATS
-    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
-    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
     default: ClassVar[bool] = True
     size_factors: ClassVar[tuple[float, float, float]] = (0.25, 0.3, 1.0)
 
@@ -45,9 +46,7 @@ class StaticQuantize(QuantizeStep):
 
     summary: ClassVar[str] = "8-bit weights and activations, ranges estimated on calibration data"
     formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX,)
-    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
-    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
     size_factors: ClassVar[tuple[float, float, float]] = (0.25, 0.3, 1.0)
 
     method: Literal["static"] = "static"
@@ -57,17 +56,36 @@ class StaticQuantize(QuantizeStep):
     samples: int = Field(256, ge=1, le=100_000, description="Calibration rows used at most.")
 
 
-class Float16Quantize(QuantizeStep):
+class FloatQuantize(QuantizeStep):
+    """Weights as narrower floats, computed with in the model's own type."""
+
+    formats: ClassVar[tuple[ModelFormat, ...]] = (*NETWORK_FORMATS, *TENSOR_FORMATS)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 1.0)
+
+
+class Float16Quantize(FloatQuantize):
     """Weights stored (and, where the runtime has the kernels, computed) in IEEE half precision."""
 
     summary: ClassVar[str] = "Weights as 16-bit floats; needs no data"
-    formats: ClassVar[tuple[ModelFormat, ...]] = (
-        *NETWORK_FORMATS,
-        ModelFormat.SAFETENSORS,
-        ModelFormat.TORCH_STATE_DICT,
-    )
-    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
-    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
-    size_factors: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 1.0)
 
     method: Literal["float16"] = "float16"
+
+
+class BFloat16Quantize(FloatQuantize):
+    """Weights stored in bfloat16: the range of float32 with 8 bits of precision, so nothing overflows."""
+
+    summary: ClassVar[str] = "Weights as bfloat16; needs no data and never overflows"
+
+    method: Literal["bfloat16"] = "bfloat16"
+
+
+class Float8Quantize(FloatQuantize):
+    """Weights stored as 8-bit floats with a scale per output channel (arXiv:2209.05433)."""
+
+    summary: ClassVar[str] = "Weights as 8-bit floats with scales; needs no data"
+    size_factors: ClassVar[tuple[float, float, float]] = (0.25, 0.27, 1.0)
+
+    method: Literal["float8"] = "float8"
+    variant: Literal["e4m3", "e5m2"] = Field("e4m3", description="Bits of exponent and mantissa.")
+    granularity: Literal["tensor", "channel"] = "channel"

@@ -7,7 +7,8 @@ from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.float_weights import FloatWeight
 from workers.compression.families.onnx.stored_integers import store_rows, store_scaled
 from workers.compression.families.onnx.walking import Place, integer_attribute
-from workers.compression.techniques.quantize.affine import Grid, channel_axes, quantize
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.uniform import Grid, channel_axes, quantize
 
 STORAGE_GRID = Grid(signed=True)
 """Weights that are only stored as integers never saturate: they keep the full range."""
@@ -22,12 +23,14 @@ _SHORTEST_GROUP = 16
 def store_as_integers(editor: Editor, weight: FloatWeight, values: npt.NDArray[np.float32], granularity: str) -> str:
     """Stores ``weight`` in 8 bits; returns which of the two ways above it was."""
     if values.ndim == 2 and all(_is_lookup(reader.place, reader.slot) for reader in weight.readers):
-        rows = quantize(values, STORAGE_GRID, (1,) if granularity == "channel" else None)
-        scale = np.broadcast_to(rows.scale, (values.shape[0], 1))
-        store_rows(editor, weight.value, [reader.place for reader in weight.readers], rows.values, scale)
+        axes = (1,) if granularity == "channel" else None
+        rows = quantize(values, STORAGE_GRID, Blocks.spanning(values.shape, axes))
+        scale = np.broadcast_to(rows.parameters.scale, (values.shape[0], 1))
+        store_rows(editor, weight.value, [reader.place for reader in weight.readers], rows.integers, scale)
         return EMBEDDING
-    stored = quantize(values, STORAGE_GRID, _axes(weight, values.shape, granularity))
-    store_scaled(editor, weight.value, stored.values, stored.scale)
+    blocks = Blocks.spanning(values.shape, _axes(weight, values.shape, granularity))
+    stored = quantize(values, STORAGE_GRID, blocks)
+    store_scaled(editor, weight.value, stored.integers, stored.parameters.scale)
     return STORED
 
 

@@ -1,8 +1,8 @@
 """Which integer grid a target's instructions multiply exactly."""
 
 from workers.compression.environment import cpu_flags
+from workers.compression.quantization.uniform import Grid
 from workers.compression.specs.job import Target
-from workers.compression.techniques.quantize.affine import Grid
 
 _EXACT = frozenset({"avx512_vnni", "avx_vnni", "avxvnni", "asimddp", "i8mm", "amx_int8"})
 _EXACT_TARGETS = frozenset({"cpu-vnni", "cpu-arm64"})

@@ -15,7 +15,8 @@ from workers.compression.families.onnx.walking import (
     integer_attribute,
     layer_name,
 )
-from workers.compression.techniques.quantize.affine import Grid, Quantized, quantize
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.uniform import Grid, UniformWeight, quantize
 
 Floats = npt.NDArray[np.float32]
 _Names = tuple[str, str, str]
@@ -74,10 +75,11 @@ class ProductWriter:
         scope, name = weight.value.scope, weight.value.name
         if rounding.factors is not None:
             columns = columns * rounding.factors[:, None]
-        quantized = quantize(columns, rounding.grid, (0,) if self.granularity == "channel" else None)
+        axes = (0,) if self.granularity == "channel" else None
+        quantized = quantize(columns, rounding.grid, Blocks.spanning(columns.shape, axes))
         return (
-            self.editor.store(scope, f"{name}_quantized", quantized.values),
-            self.editor.store(scope, f"{name}_scale", _flat(quantized.scale)),
+            self.editor.store(scope, f"{name}_quantized", quantized.integers),
+            self.editor.store(scope, f"{name}_scale", _flat(quantized.parameters.scale)),
             self.editor.store(scope, f"{name}_zero_point", _flat(_common_zero(quantized))),
         )
 
@@ -120,6 +122,7 @@ def _flat(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return values.reshape(-1) if values.size > 1 else values.reshape(())
 
 
-def _common_zero(quantized: Quantized) -> npt.NDArray[np.generic]:
-    first = quantized.zero.reshape(-1)[:1]
-    return first if np.all(quantized.zero == first) else quantized.zero
+def _common_zero(quantized: UniformWeight) -> npt.NDArray[np.generic]:
+    zeros = quantized.zeros
+    first = zeros.reshape(-1)[:1]
+    return first if np.all(zeros == first) else zeros

@@ -10,11 +10,12 @@ from workers.compression.context import Context
 from workers.compression.families.model import Model
 from workers.compression.families.torch.storage import Int8Weight
 from workers.compression.families.torch.weights import FloatWeight, as_torch
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.uniform import Grid, channel_axes, quantize
 from workers.compression.registry import implements
 from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize import DynamicQuantize
-from workers.compression.techniques.quantize.affine import Grid, channel_axes, quantize
 
 SMALLEST_WEIGHT = 1024
 """Scales would eat what quantizing fewer elements saves."""
@@ -35,7 +36,7 @@ def quantize_weights(model: Model, spec: DynamicQuantize, context: Context) -> M
         raise UnsupportedTechnique(_why_none(candidates, selected))
     for count, weight in enumerate(fitting):
         context.progress(count / len(fitting), weight.name)
-        model.store(weight.name, _to_int8(weight, spec))
+        model.store_as(weight.name, _to_int8(weight, spec))
     context.changed(f"{len(fitting)} of {len(candidates)} weights stored as 8-bit integers; activations stay in float")
     for weight in selected:
         if not weight.fits_int8:
@@ -57,12 +58,9 @@ def _to_int8(weight: FloatWeight, spec: DynamicQuantize) -> Int8Weight:
     if not bool(weight.values.isfinite().all()):
         raise NumericalFailure(f"{weight.name} holds NaN or infinity, which integers cannot stand for.")
     axes = channel_axes(values.ndim, weight.channel_axis) if spec.granularity == "channel" else None
-    found = quantize(values, Grid(signed=spec.scheme != "affine"), axes)
-    scales = torch.from_numpy(found.scale).to(weight.values.dtype)
+    grid = Grid(signed=spec.scheme != "affine")
+    found = quantize(values, grid, Blocks.spanning(values.shape, axes)).signed()
+    scales = torch.from_numpy(found.parameters.scale).to(weight.values.dtype)
     scales = scales if axes is not None else scales.reshape(1)
-    if spec.scheme != "affine":
-        return Int8Weight(torch.from_numpy(found.values), scales)
-    # uint8 around 128 becomes int8 around 0: the signed range is what both formats store.
-    integers = torch.from_numpy((found.values.astype("int16") - 128).astype("int8"))
-    zeros = torch.from_numpy((found.zero.astype("int16") - 128).astype("int8")).reshape(scales.shape)
-    return Int8Weight(integers, scales, zeros)
+    zeros = None if grid.signed else torch.from_numpy(found.zeros).reshape(scales.shape)
+    return Int8Weight(torch.from_numpy(found.integers), scales, zeros)

@@ -32,7 +32,7 @@ def store_in_half_precision(model: Model, spec: Float16Quantize, context: Contex
     for count, weight in enumerate(wide):
         context.progress(count / len(wide), weight.name)
         if weight.is_selected(spec.include, spec.exclude) and fits_half(weight.name, weight.values, context):
-            model.store(weight.name, torch.float16)
+            model.store_as(weight.name, torch.float16)
             stored += 1
     if not stored:
         raise UnsupportedTechnique(

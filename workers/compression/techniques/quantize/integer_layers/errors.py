@@ -5,7 +5,8 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper
 
 from workers.compression.families.onnx.sessions import open_session
-from workers.compression.techniques.quantize.affine import Grid, affine_parameters
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.uniform import Grid, decode, encode, parameters_for
 
 Floats = npt.NDArray[np.float32]
 
@@ -15,10 +16,10 @@ _IR_VERSION = 8
 
 def round_activation(values: Floats, limits: tuple[float, float]) -> Floats:
     """``values`` as uint8 with the range ``limits`` would keep them."""
-    scale, zero = affine_parameters(np.array(limits[0], np.float32), np.array(limits[1], np.float32), ACTIVATION_GRID)
-    centre = np.float32(zero)
-    integers = np.clip(np.rint(values / scale) + centre, *ACTIVATION_GRID.limits)
-    return np.asarray((integers - centre) * scale, np.float32)
+    blocks = Blocks.spanning(values.shape, None)
+    low, high = (np.full(blocks.counts, limit, np.float32) for limit in limits)
+    parameters = parameters_for(low, high, ACTIVATION_GRID)
+    return decode(encode(values, parameters, ACTIVATION_GRID, blocks), parameters, blocks)
 
 
 class LayerRunner:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.compression.families.onnx.walking import Value, array
-from workers.compression.techniques.quantize.affine import Grid, channel_axes, quantize
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.uniform import Grid, channel_axes, quantize
 from workers.compression.techniques.quantize.integer_layers.calibration import Calibration
 from workers.compression.techniques.quantize.integer_layers.errors import LayerRunner, round_activation, sqnr_db
 from workers.compression.techniques.quantize.integer_layers.plan import Candidate, Choice
@@ -88,7 +89,10 @@ class Judge:
             sample = sample / factors
             weights = weights * (factors if candidate.input_axis == 1 else factors[:, None])
         axes = channel_axes(weights.ndim, candidate.channel_axis) if self.granularity == "channel" else None
-        rounded = layer(round_activation(sample, limits), quantize(weights, self.grid, axes).restored())
+        rounded = layer(
+            round_activation(sample, limits),
+            quantize(weights, self.grid, Blocks.spanning(weights.shape, axes)).restored(),
+        )
         leaving = None
         if candidate.leaving is not None:
             leaving = self.calibration.activations[candidate.leaving.name].estimator.range()

@@ -8,7 +8,8 @@ from onnx import NodeProto, helper
 
 from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.walking import Place, Scope, Value, array, layer_name
-from workers.compression.techniques.quantize.affine import Grid, affine_parameters, channel_axes, quantize
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.uniform import Grid, channel_axes, parameters_for, quantize
 from workers.compression.techniques.quantize.integer_layers.errors import ACTIVATION_GRID
 from workers.compression.techniques.quantize.integer_layers.plan import Candidate, Choice
 
@@ -89,26 +90,24 @@ class QdqWriter:
     def _pair(
         self, scope: Scope, source: str, target: str, limits: tuple[float, float]
     ) -> tuple[list[NodeProto], Floats]:
-        scale, zero = affine_parameters(
-            np.array(limits[0], np.float32), np.array(limits[1], np.float32), ACTIVATION_GRID
-        )
+        found = parameters_for(np.array(limits[0], np.float32), np.array(limits[1], np.float32), ACTIVATION_GRID)
         parameters = [
-            self.editor.store(scope, f"{target}_scale", np.asarray(scale, np.float32)),
-            self.editor.store(scope, f"{target}_zero_point", np.asarray(zero, np.uint8)),
+            self.editor.store(scope, f"{target}_scale", found.scale),
+            self.editor.store(scope, f"{target}_zero_point", np.asarray(found.zero, np.uint8)),
         ]
         integers = self.editor.fresh(f"{target}_integers")
         return [
             helper.make_node("QuantizeLinear", [source, *parameters], [integers], name=f"{integers}_quantize"),
             helper.make_node("DequantizeLinear", [integers, *parameters], [target], name=f"{integers}_dequantize"),
-        ], np.asarray(scale, np.float32)
+        ], found.scale
 
     def _weight(self, candidate: Candidate, weights: Floats) -> tuple[str, Floats]:
         value, axis = candidate.weight.value, candidate.channel_axis
         axes = channel_axes(weights.ndim, axis) if self.granularity == "channel" else None
-        quantized = quantize(weights, self.grid, axes)
+        quantized = quantize(weights, self.grid, Blocks.spanning(weights.shape, axes))
         shape = () if axes is None else (-1,)
-        scale: Floats = quantized.scale.reshape(shape)
-        parts = (quantized.values, scale, quantized.zero.reshape(shape))
+        scale: Floats = quantized.parameters.scale.reshape(shape)
+        parts = (quantized.integers, scale, quantized.zeros.reshape(shape))
         return self._dequantized(candidate, value.name, parts, axis), scale
 
     def _bias(self, candidate: Candidate, bias: npt.NDArray[np.float64], scale: Floats) -> str:

@@ -1,0 +1,127 @@
+"""Quantization steps that store weights in few bits and leave activations alone."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from workers.compression.specs.formats import NETWORK_FORMATS, TENSOR_FORMATS, Family, ModelFormat
+from workers.compression.specs.step import Need
+from workers.compression.specs.steps.finetune import RecoverFinetune
+from workers.compression.specs.steps.quantize import QuantizeStep
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+GroupSize = Literal[16, 32, 64, 128, 256]
+
+
+class WeightOnlyQuantize(QuantizeStep):
+    """Weights as integers of 2 to 8 bits, computed with in float.
+
+    ``rtn`` rounds to nearest; ``hqq`` moves the zero points to where a sparse error is least (Badri and Shaji 2023);
+    ``gptq`` makes up for the error of each column in the following ones (arXiv:2210.17323); ``awq`` scales the columns
+    that large activations meet before rounding (arXiv:2306.00978).
+    """
+
+    summary: ClassVar[str] = "Weights as 2- to 8-bit integers in groups, computed with in float"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (*NETWORK_FORMATS, *TENSOR_FORMATS)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.1, 0.16, 1.0)
+
+    method: Literal["weight_only"] = "weight_only"
+    algorithm: Literal["rtn", "hqq", "gptq", "awq"] = Field("rtn", description="gptq and awq need calibration data.")
+    bits: Bits = 4
+    scheme: Literal["affine", "symmetric", "minmax"] = "affine"
+    granularity: Literal["tensor", "channel", "group", "block"] = "group"
+    group_size: GroupSize = Field(32, description="Inputs per group, or the side of a square block.")
+    range: Literal["minmax", "percentile", "entropy", "mse"] = Field(
+        "mse", description="How far the integers reach in each group: over all values, or cut where that errs less."
+    )
+    embeddings: bool = Field(True, description="Whether tables that rows are looked up in are quantized too.")
+    samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most, by gptq and awq.")
+
+    def required(self) -> tuple[Need, ...]:
+        """Only algorithms that look at activations need data."""
+        return ("calibration",) if self.algorithm in {"gptq", "awq"} else ()
+
+    def refusal(self, model_format: ModelFormat) -> str | None:
+        """Bare tensors have no activations."""
+        if model_format in TENSOR_FORMATS and self.required():
+            return f"{self.algorithm} watches what enters each layer, but a {model_format.value} model cannot be run."
+        return None
+
+
+class KmeansQuantize(QuantizeStep):
+    """Each weight names one of a few values, which lie where the weights are (Deep Compression, arXiv:1510.00149).
+
+    The artifact stays what its format's stock runtime opens: an ONNX file expands itself when it is loaded.
+    """
+
+    summary: ClassVar[str] = "Weights as codes into small codebooks found by k-means, trained further if wanted"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2, *TENSOR_FORMATS)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.05, 0.14, 1.0)
+
+    method: Literal["kmeans"] = "kmeans"
+    bits: int = Field(4, ge=1, le=8, description="2 to 256 values to a codebook.")
+    granularity: Literal["tensor", "channel", "group"] = Field(
+        "tensor", description="One codebook for a tensor, for each output channel, or for each group of channels."
+    )
+    group_size: int = Field(64, ge=1, le=65_536, description="Output channels to a codebook.")
+    initialization: Literal["kmeans++", "linear"] = "kmeans++"
+    sensitivity: Literal["none", "activations"] = Field(
+        "none", description="activations: weights that meet large activations count for more; needs calibration data."
+    )
+    samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most.")
+    recovery: RecoverFinetune | None = Field(
+        None, description="Trains the codebooks' values afterwards, as finetune.recover does; needs training data."
+    )
+
+    def required(self) -> tuple[Need, ...]:
+        """Data for what looks at activations and for what trains."""
+        calibration: tuple[Need, ...] = ("calibration",) if self.sensitivity == "activations" else ()
+        return (*calibration, *(self.recovery.required() if self.recovery else ()))
+
+    def refusal(self, model_format: ModelFormat) -> str | None:
+        """Bare tensors can be neither run nor trained."""
+        if model_format in TENSOR_FORMATS and self.required():
+            return f"A {model_format.value} model can be neither run nor trained: leave sensitivity and recovery out."
+        return None
+
+
+class MixedQuantize(QuantizeStep):
+    """As many bits for each layer as its sensitivity asks for, within a budget for the whole model.
+
+    How much each layer's error at each number of bits moves the outputs is measured on calibration data; the choice
+    that is best for the budget is found by integer programming.
+    """
+
+    summary: ClassVar[str] = "Bits per layer by measured sensitivity, optimal for a budget of size or error"
+    formats: ClassVar[tuple[ModelFormat, ...]] = NETWORK_FORMATS
+    needs: ClassVar[tuple[Need, ...]] = ("calibration",)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.07, 0.16, 1.0)
+
+    method: Literal["mixed"] = "mixed"
+    bits: Annotated[tuple[Bits, ...], Field(min_length=1, max_length=7)] = (2, 3, 4, 6, 8)
+    average_bits: float | None = Field(
+        None, gt=0.0, le=32.0, description="Bits per weight over all quantized layers, group metadata counted."
+    )
+    max_error: float | None = Field(
+        None, gt=0.0, le=1.0, description="Largest predicted relative squared error of the outputs (0.01 is 20 dB)."
+    )
+    algorithm: Literal["rtn", "hqq", "gptq"] = "hqq"
+    scheme: Literal["affine", "symmetric"] = "affine"
+    group_size: GroupSize = 32
+    embeddings: bool = Field(True, description="Whether tables that rows are looked up in are quantized too.")
+    samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _four_bits_unless_said(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("average_bits") is None and values.get("max_error") is None:
+            return {**values, "average_bits": 4.5}
+        return values
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "MixedQuantize":
+        if self.average_bits is not None and self.max_error is not None:
+            raise ValueError("give average_bits or max_error, not both")
+        return self
