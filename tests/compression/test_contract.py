@@ -19,6 +19,7 @@ from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from tests import trained
+from tests.compression.techniques.share import siblings
 from workers.compression.context import Context
 from workers.compression.data import first_feeds, synthetic
 from workers.compression.engine import perform
@@ -101,17 +102,22 @@ UPLOADS: dict[ModelFormat, Callable[[Path], Path]] = {
     ModelFormat.TORCH_STATE_DICT: state_dict,
     ModelFormat.SKOPS: lambda path: trained.write_skops(path, trees=10),
 }
+REPEATING: dict[ModelFormat, Callable[[Path], Path]] = {
+    ModelFormat.ONNX: siblings.one_layer_trained_twice,
+    ModelFormat.SAFETENSORS: siblings.tensors_of_two_models,
+    ModelFormat.TORCH_STATE_DICT: siblings.checkpoint_of_two_models,
+}
 DATA_KINDS = {ModelFormat.ONNX: "cnn", ModelFormat.PT2: "cnn", ModelFormat.SKOPS: "mlp"}
 
 
 @pytest.fixture(scope="module")
-def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelFormat], ModelFile]:
+def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelFile]:
     """The clean form of a sample model per format, made by the inspection that uploads go through."""
 
     @cache
-    def make(model_format: ModelFormat) -> ModelFile:
+    def make(model_format: ModelFormat, *, repeating: bool = False) -> ModelFile:
         folder = tmp_path_factory.mktemp(model_format.value)
-        upload = UPLOADS[model_format](folder / "upload")
+        upload = (REPEATING if repeating else UPLOADS)[model_format](folder / "upload")
         inspection = perform(InspectModel(path=str(upload)), folder, Context(scratch=folder))
         assert isinstance(inspection, ModelInspection)
         assert inspection.format is model_format
@@ -178,11 +184,12 @@ def test_handlers_exist_for_just_the_formats_that_the_spec_names(step: type[Step
 def test_the_artifact_is_reproducible_reopens_elsewhere_and_is_reported_from_both_sides(
     step: type[Step],
     model_format: ModelFormat,
-    cleaned: Callable[[ModelFormat], ModelFile],
+    cleaned: Callable[..., ModelFile],
     data: Callable[[ModelFormat], Data],
     tmp_path: Path,
 ) -> None:
-    model, roles = cleaned(model_format), data(model_format)
+    repeating = step.key() == "share.tie"
+    model, roles = cleaned(model_format, repeating=repeating), data(model_format)
     spec = step.model_validate({})
     first, events = compressed_into(tmp_path / "first", model, spec, roles)
     second, _ = compressed_into(tmp_path / "second", model, spec, roles)

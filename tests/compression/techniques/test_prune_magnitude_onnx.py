@@ -14,7 +14,7 @@ from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.walking import Index, array
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.steps.prune import MagnitudePrune
-from workers.compression.techniques.prune.magnitude.onnx import prune_by_magnitude
+from workers.compression.techniques.prune.magnitude import prune_by_magnitude
 
 Open = Callable[[str], OnnxModel]
 Digits = Callable[..., Dataset]

@@ -80,6 +80,13 @@ class TensorsModel(CompressibleModel):
         """Every form has a layout."""
         return None
 
+    def with_shared(self, shared: Mapping[str, str]) -> Self:
+        """The same model with ``shared`` names stored under those they are mapped to, whose values are the same."""
+        kept = {name: tensor for name, tensor in self.stored.items() if name not in shared}
+        aliases = {name: shared.get(original, original) for name, original in self.shared.items()} | dict(shared)
+        stored_bytes = sum(tensor.nbytes for tensor in kept.values())
+        return type(self)(TensorFile(kept, aliases), stored_bytes)
+
     def run(self, feeds: Feeds) -> NoReturn:
         """Raises ``UnsupportedOperator``: tensors alone do not say how to compute with them."""
         raise UnsupportedOperator("The model is a set of tensors without a graph, so it cannot be run.")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.step import Glob, Need, Step
@@ -27,10 +27,28 @@ class MagnitudePrune(Step):
 
     technique: Literal["prune"] = "prune"
     method: Literal["magnitude"] = "magnitude"
-    sparsity: float = Field(0.5, gt=0.0, lt=1.0, description="Share of the selected weights that become zero.")
-    scope: Literal["global", "layer"] = "global"
+    sparsity: float | None = Field(
+        None, gt=0.0, lt=1.0, description="Share of the selected weights that become zero; 0.5 without a threshold."
+    )
+    threshold: float | None = Field(
+        None, gt=0.0, le=1e30, description="Instead: weights whose absolute value is below it become zero."
+    )
+    scope: Literal["global", "layer"] = Field("global", description="Whose smallest weights go; of sparsity only.")
     include: Globs = Field((), description="Only layers whose name matches one of these globs.")
     exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half_unless_said(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("sparsity") is None and values.get("threshold") is None:
+            return {**values, "sparsity": 0.5}
+        return values
+
+    @model_validator(mode="after")
+    def _one_criterion(self) -> "MagnitudePrune":
+        if self.sparsity is not None and self.threshold is not None:
+            raise ValueError("give sparsity or threshold, not both")
+        return self
 
 
 class CostComplexityPrune(Step):

@@ -21,6 +21,13 @@ def zero_smallest(arrays: Sequence[npt.NDArray[Any]], sparsity: float, scope: st
     return sum(values.size - int(np.count_nonzero(values)) for values in arrays)
 
 
+def zero_below(arrays: Sequence[npt.NDArray[Any]], threshold: float) -> int:
+    """Zeroes what is smaller than ``threshold`` in absolute value, in place; returns how many zeros there are then."""
+    for values in arrays:
+        values[np.abs(values) < threshold] = 0.0
+    return sum(values.size - int(np.count_nonzero(values)) for values in arrays)
+
+
 def _zero_pool(pool: list[npt.NDArray[Any]], count: int) -> None:
     if not count:
         return
