@@ -10,7 +10,7 @@ translates it to problem+json; the child writes it into its result file.
     ├── TooLarge            over a limit, or a bomb
     ├── InvalidModel · InvalidDataset · InvalidSpec
     ├── UnsupportedTechnique · UnsupportedOperator · IncompatibleSteps · DatasetMismatch
-    └── NothingCompressed · NumericalFailure · OutOfMemory · OutOfDisk · Timeout · Crashed · …
+    └── NothingCompressed · ConstraintInfeasible · NumericalFailure · OutOfMemory · OutOfDisk · Timeout · Crashed · …
 """
 
 from enum import StrEnum
@@ -157,6 +157,12 @@ class NothingCompressed(EngineError):
     """The artifact is no smaller, has no other dtypes and no more sparsity than the original."""
 
     code = Code.NOTHING_COMPRESSED
+
+
+class ConstraintInfeasible(EngineError):
+    """No choice satisfies the constraint; the detail names what is reachable."""
+
+    code = Code.CONSTRAINT_INFEASIBLE
 
 
 class NumericalFailure(EngineError):
