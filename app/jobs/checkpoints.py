@@ -1,4 +1,4 @@
-"""Where the training steps of a running job stood last, so that another attempt goes on from there.
+"""Where the steps of a running job stood last, so that another attempt goes on from there.
 
 A row holds its blob like any other. It goes, and lets go of the blob, in the transaction in which its job ends.
 """

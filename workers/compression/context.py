@@ -39,6 +39,7 @@ class Context:
         open_student: Opens a model that a step names by its id.
         checkpoints: The latest checkpoint of each step of an attempt that was cut off, by step.
         checkpoint_seconds: Time between two checkpoints of one step.
+        identity: Of the model and the recipe, so that no checkpoint of others is taken.
         compressed: Whether an earlier step compressed, so that a later one has to keep what it made.
     """
 
@@ -55,6 +56,7 @@ class Context:
     open_student: Callable[[str], Model] | None = None
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     checkpoint_seconds: float = 30.0
+    identity: str = ""
     compressed: bool = False
     step: str = ""
     window: tuple[float, float] = (0.0, 1.0)

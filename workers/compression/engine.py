@@ -1,5 +1,6 @@
 """The engine's tasks: paths and a validated request in, files and events out."""
 
+import json
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -70,6 +71,8 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
     context.step = "open"
     context.threads, context.checkpoint_seconds = request.threads, request.checkpoint_seconds
     context.checkpoints = {found.step: found for found in request.checkpoints}
+    recipe = [step.model_dump(mode="json") for step in request.recipe]
+    context.identity = json.dumps([request.model.sha256 or Path(request.model.path).stat().st_size, recipe])
     context.open_original = partial(open_file, request.model, context)
     context.open_student = lambda student: open_file(request.students[student], context)
     model = open_file(request.model, context)

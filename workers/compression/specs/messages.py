@@ -91,7 +91,7 @@ class JobPart(Contract):
 
 
 class Checkpoint(Contract):
-    """Where a training step of the recipe stood; ``update`` grows until the step is ``finished``."""
+    """Where a step of the recipe stood; ``update`` grows until the step is ``finished``."""
 
     step: Text
     path: Path
