@@ -30,8 +30,13 @@ def weights_of(proto: ModelProto, smallest: int = 1) -> Iterator[tuple[Weight, F
     Args:
         smallest: Tensors with fewer elements are left out.
     """
+    yield from weights_in(Index.of(proto), smallest)
+
+
+def weights_in(index: Index, smallest: int = 1) -> Iterator[tuple[Weight, FloatWeight]]:
+    """``weights_of`` an indexed model: the values found are those of this index."""
     seen: dict[str, int] = {}
-    for found in float_weights(Index.of(proto), smallest):
+    for found in float_weights(index, smallest):
         count = seen[found.value.name] = seen.get(found.value.name, 0) + 1
         name = found.value.name if count == 1 else f"{found.value.name}#{count}"
         order, leading = _orientation(found)
