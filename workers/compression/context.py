@@ -9,6 +9,7 @@ import numpy as np
 
 from workers.compression.data import Dataset
 from workers.compression.families.model import Model
+from workers.compression.sensitivity.known import KnownSensitivities
 from workers.compression.specs.job import Evaluation, Target
 from workers.compression.specs.messages import (
     Checkpoint,
@@ -41,6 +42,7 @@ class Context:
         checkpoint_seconds: Time between two checkpoints of one step.
         identity: Of the model and the recipe, so that no checkpoint of others is taken.
         compressed: Whether an earlier step compressed, so that a later one has to keep what it made.
+        sensitivities: What is known of the original's.
     """
 
     scratch: Path
@@ -64,6 +66,7 @@ class Context:
     changes: list[str] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     extras: list[ExtraFile] = field(default_factory=list)
+    sensitivities: KnownSensitivities = field(default_factory=KnownSensitivities)
     _last_progress: float = 0.0
 
     def random(self) -> np.random.Generator:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from workers.compression import data
+from workers.compression.analyze import analyze
 from workers.compression.context import Context
 from workers.compression.data import Batch, Dataset, open_dataset
 from workers.compression.evaluation import output_fidelity
@@ -16,11 +17,14 @@ from workers.compression.layers import compare_layers
 from workers.compression.measure import compare, evaluation_data, open_file, outputs_may_change, probe
 from workers.compression.pairing import Binding
 from workers.compression.registry import family, handler_for
+from workers.compression.sensitivity.known import KnownSensitivities
 from workers.compression.specs.containers.sniffing import sniff_model
 from workers.compression.specs.errors import DatasetMismatch, EngineError
+from workers.compression.specs.fingerprints import fingerprint
 from workers.compression.specs.formats import RUNNABLE_FORMATS
 from workers.compression.specs.messages import (
     OUTPUT_FOLDER,
+    Analyze,
     Compare,
     Compress,
     Compressed,
@@ -59,6 +63,8 @@ def perform(request: Request, scratch: Path, context: Context) -> Result:
     _fill(context, request)
     if isinstance(request, Compress):
         return compress(request, out, context)
+    if isinstance(request, Analyze):
+        return analyze(request, context)
     return probe(request, context) if isinstance(request, Probe) else compare(request, context)
 
 
@@ -69,7 +75,7 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
     stored file.
     """
     context.step = "open"
-    context.threads, context.checkpoint_seconds = request.threads, request.checkpoint_seconds
+    context.checkpoint_seconds = request.checkpoint_seconds
     context.checkpoints = {found.step: found for found in request.checkpoints}
     recipe = [step.model_dump(mode="json") for step in request.recipe]
     context.identity = json.dumps([request.model.sha256 or Path(request.model.path).stat().st_size, recipe])
@@ -100,6 +106,7 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
         layers=layers,
         load=model.load_snippet(name),
         extras=tuple(context.extras),
+        sensitivities=() if context.sensitivities.made is None else (context.sensitivities.made,),
         warnings=tuple(context.warnings),
     )
 
@@ -171,9 +178,16 @@ def _student(named: str, context: Context) -> Model:
     return context.open_student(named)
 
 
-def _fill(context: Context, request: Compress | Probe | Compare) -> None:
+def _fill(context: Context, request: Compress | Analyze | Probe | Compare) -> None:
     context.seed, context.target, context.evaluation = request.seed, request.target, request.evaluation
     roles = request.data
     context.train = open_dataset(roles.train) if roles.train else None
     context.calibration = open_dataset(roles.calibration) if roles.calibration else None
     context.evaluation_data = open_dataset(roles.evaluation) if roles.evaluation else None
+    if isinstance(request, Compress | Analyze):
+        context.threads = request.threads
+        context.sensitivities = KnownSensitivities(
+            model=request.model.sha256,
+            data=fingerprint(request.data, request.evaluation, request.seed),
+            maps=request.sensitivities,
+        )

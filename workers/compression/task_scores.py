@@ -55,7 +55,7 @@ class Answers:
         if batch.targets is None or self.dataset.task is Task.FIDELITY or self.refusal is not None:
             return
         try:
-            self._predictions.append(_predictions(outputs, batch, self.dataset))
+            self._predictions.append(predictions(outputs, batch, self.dataset))
         except DatasetMismatch as error:
             self._refuse(error)
             return
@@ -92,7 +92,7 @@ def comparable(outputs: list[Array], batch: Batch, dataset: Dataset) -> list[Arr
     return [pool(made, batch.feeds, dataset.pooling) for made in floats or outputs if made.size]
 
 
-def _predictions(outputs: list[Array], batch: Batch, dataset: Dataset) -> Floats:
+def predictions(outputs: list[Array], batch: Batch, dataset: Dataset) -> Floats:
     """What the task's metric reads, one row per sample: class scores [n, k], values [n, m] or similarities [n, 1]."""
     if dataset.task is Task.SIMILARITY:
         return _similarities(outputs, batch, dataset)

@@ -5,7 +5,8 @@ them see a weight as a matrix: outputs along the rows, all inputs of an output a
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.compression.data import Dataset
-from workers.compression.families.model import Model
+from workers.compression.families.model import Array, Feeds, Model
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.uniform import UniformWeight
 from workers.compression.specs.step import selects
@@ -134,6 +135,17 @@ class CompressibleModel(Model):
     @abstractmethod
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
         """Why the format cannot store a weight in a form like this one, as the rest of "it stays float32: ..."."""
+
+    @contextmanager
+    def varied(self, matrices: Iterable[tuple[Weight, Floats]]) -> Iterator[Callable[[Feeds], list[Array]]]:
+        """``run`` of a model with other values in some weights; afterwards this one is as it was before."""
+        changed = [(weight, np.array(matrix, np.float32)) for weight, matrix in matrices]
+        before = [(weight, np.array(self.matrix(weight))) for weight, _ in changed]
+        try:
+            self.replace(changed)
+            yield self.run
+        finally:
+            self.replace(before)
 
     def layer_inputs(
         self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1

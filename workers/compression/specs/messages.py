@@ -21,6 +21,7 @@ from workers.compression.specs.metrics import (
     TensorStatistics,
 )
 from workers.compression.specs.recipe import Recipe
+from workers.compression.specs.sensitivity import SensitivityMap, SensitivityOptions, Sha256
 from workers.compression.specs.step import Contract
 
 REQUEST_FILE = "request.json"
@@ -39,7 +40,7 @@ class ModelFile(Contract):
 
     path: Path
     format: ModelFormat
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
 
 
 class DatasetFile(Contract):
@@ -54,6 +55,7 @@ class DatasetFile(Contract):
     fields: DatasetFields = DatasetFields()
     part: tuple[Share, Share] = (0.0, 1.0)
     split_seed: int = 0
+    sha256: Sha256 | None = None
 
 
 class Data(Contract):
@@ -109,6 +111,17 @@ class Compress(JobPart):
     checkpoints: tuple[Checkpoint, ...] = Field((), description="The latest per step, of an attempt that was cut off.")
     checkpoint_seconds: Annotated[float, Field(gt=0.0, le=1e9)] = 30.0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    sensitivities: tuple[SensitivityMap, ...] = Field((), description="What earlier jobs measured of this model.")
+
+
+class Analyze(JobPart):
+    """Open the model and measure how sensitive its outputs are to each weight's quantization."""
+
+    task: Literal["analyze"] = "analyze"
+    model: ModelFile
+    options: SensitivityOptions
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    sensitivities: tuple[SensitivityMap, ...] = ()
 
 
 class Probe(JobPart):
@@ -130,7 +143,7 @@ class Compare(JobPart):
 
 
 Request = Annotated[
-    InspectModel | InspectDataset | Compress | Probe | Compare,
+    InspectModel | InspectDataset | Compress | Analyze | Probe | Compare,
     Field(discriminator="task"),
 ]
 
@@ -236,6 +249,19 @@ class Compressed(Contract):
     layers: tuple[Layer, ...] = ()
     load: Text = Field(description="Paste-ready snippet that opens the artifact.")
     extras: Annotated[tuple[ExtraFile, ...], Field(max_length=8)] = ()
+    sensitivities: Annotated[tuple[SensitivityMap, ...], Field(max_length=1)] = ()
+    warnings: tuple[Text, ...] = ()
+
+
+class Analyzed(Contract):
+    """How sensitive a model is to the quantization of its weights."""
+
+    kind: Literal["analyzed"] = "analyzed"
+    sensitivity: SensitivityMap
+    reused: bool = Field(False, description="Whether all of it had been measured before.")
+    layers: tuple[Layer, ...] = ()
+    seconds: Annotated[float, Field(ge=0.0, le=1e9)]
+    environment: dict[str, JsonValue] = Field(default_factory=dict)
     warnings: tuple[Text, ...] = ()
 
 
@@ -260,7 +286,7 @@ class Comparison(Contract):
 
 
 Result = Annotated[
-    ModelInspection | DatasetInspection | Compressed | ProbeResult | Comparison,
+    ModelInspection | DatasetInspection | Compressed | Analyzed | ProbeResult | Comparison,
     Field(discriminator="kind"),
 ]
 

@@ -1,23 +1,24 @@
 """An opened ONNX model: one protobuf in memory, a session when it is run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.onnx import forms as stored_forms
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
 from workers.compression.families.onnx.matrices import weights_of
-from workers.compression.families.onnx.sessions import brief, open_session
+from workers.compression.families.onnx.sessions import open_session, run_session
+from workers.compression.families.onnx.variations import Variations
 from workers.compression.families.onnx.walking import Index, array
 from workers.compression.families.weights import CompressibleModel, Floats, Weight, WeightForm
-from workers.compression.specs.errors import DatasetMismatch, UnsupportedOperator, UnsupportedTechnique
+from workers.compression.specs.errors import DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
 
@@ -48,6 +49,7 @@ class OnnxModel(CompressibleModel):
         self._tokenizer = tokenizer
         self._threads = 1
         self._session: onnxruntime.InferenceSession | None = None
+        self._variations: Variations | None = None
         self._tensors: dict[str, TensorProto] | None = None
 
     @property
@@ -68,13 +70,7 @@ class OnnxModel(CompressibleModel):
         if missing:
             raise DatasetMismatch(f"The data has no values for the model's input {missing[0]!r}.")
         wanted = {port.name: feeds[port.name] for port in self.inputs}
-        try:
-            results: list[Array] = session.run([port.name for port in self.outputs], wanted)
-        except (runtime_errors.InvalidArgument, ValueError) as error:
-            raise DatasetMismatch(f"The rows do not fit the model's inputs: {brief(error)}") from error
-        except (runtime_errors.Fail, runtime_errors.RuntimeException, runtime_errors.NotImplemented) as error:
-            raise UnsupportedOperator(f"onnxruntime cannot run the model: {brief(error)}") from error
-        return results
+        return run_session(session, [port.name for port in self.outputs], wanted)
 
     def save(self, path: Path) -> None:
         """Writes one self-contained ``.onnx`` file."""
@@ -112,7 +108,22 @@ class OnnxModel(CompressibleModel):
             tensor = self._tensor(weight)
             values = weight.from_matrix(matrix.astype(np.float32, copy=False))
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        self._session = None
+        self._session = self._variations = None
+
+    @contextmanager
+    def varied(self, matrices: Iterable[tuple[Weight, Floats]]) -> Iterator[Callable[[Feeds], list[Array]]]:
+        """``run`` with other values in some weights: without a session of its own, unless one lies in a branch."""
+        if self._variations is None:
+            inputs, outputs = ([port.name for port in ports] for ports in (self.inputs, self.outputs))
+            self._variations = Variations(self.proto, inputs, outputs, self._threads)
+        variations, changed = self._variations, list(matrices)
+        if all(weight.name in variations for weight, _ in changed):
+            values = {weight.name: weight.from_matrix(np.asarray(matrix, np.float32)) for weight, matrix in changed}
+            yield lambda feeds: variations.run(feeds, values)
+        else:
+            with super().varied(changed) as run:
+                yield run
+            self._variations = variations
 
     def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
         """Restores weights from other forms in the graph."""
@@ -145,11 +156,11 @@ class OnnxModel(CompressibleModel):
         """Sets the session's threads; an open session is opened anew when next needed."""
         if count != self._threads:
             self._threads = count
-            self._session = None
+            self._session = self._variations = None
 
     def changed(self) -> None:
         """To be called after editing ``proto``."""
-        self._session = None
+        self._session = self._variations = None
         self._tensors = None
         self._size_bytes = None
 

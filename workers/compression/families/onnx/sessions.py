@@ -1,9 +1,12 @@
 """Sessions of onnxruntime, and what its refusals mean."""
 
+from collections.abc import Mapping
+
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
-from workers.compression.specs.errors import InvalidModel, UnsupportedOperator
+from workers.compression.families.model import Array
+from workers.compression.specs.errors import DatasetMismatch, InvalidModel, UnsupportedOperator
 
 _FATAL_ONLY = 4
 
@@ -31,6 +34,17 @@ def open_session(
         runtime_errors.RuntimeException,
     ) as error:
         raise InvalidModel(f"onnxruntime refuses the model: {brief(error)}", reason="onnx_invalid") from error
+
+
+def run_session(session: onnxruntime.InferenceSession, outputs: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+    """Outputs for one batch, refusals translated."""
+    try:
+        results: list[Array] = session.run(outputs, dict(feeds))
+    except (runtime_errors.InvalidArgument, ValueError) as error:
+        raise DatasetMismatch(f"The rows do not fit the model's inputs: {brief(error)}") from error
+    except (runtime_errors.Fail, runtime_errors.RuntimeException, runtime_errors.NotImplemented) as error:
+        raise UnsupportedOperator(f"onnxruntime cannot run the model: {brief(error)}") from error
+    return results
 
 
 def brief(error: Exception) -> str:
