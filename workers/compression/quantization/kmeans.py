@@ -1,0 +1,114 @@
+"""Codebooks of a weight's own values: k-means, as in Deep Compression (Han et al., arXiv:1510.00149)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.codebook import CodebookWeight, Floats
+from workers.compression.quantization.lloyd import Doubles, Initialization, Sets, entries_for
+
+_CHUNK_ELEMENTS = 16 << 20
+_MANY_ZEROS = 1e-3
+_LEAST_IMPORTANCE = 1e-3
+_HALF_PRECISION = 2.0**-10
+_COMPARED_ENTRIES = 64
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How codebooks are found.
+
+    Args:
+        bits: 1 to 8; at most ``1 << bits`` entries.
+        initialization: Where Lloyd's algorithm starts.
+        seed: Feeds k-means++.
+    """
+
+    bits: int
+    initialization: Initialization = "kmeans++"
+    seed: int = 0
+
+
+def cluster(matrix: Floats, blocks: Blocks, wanted: Clustering, importance: Floats | None = None) -> CodebookWeight:
+    """Quantizes a matrix to the means of its clusters.
+
+    Where at least a thousandth of the values are exactly zero, as in pruned weights, one entry of every codebook is
+    exactly zero. The entries of several codebooks are values that float16 can hold, unless they are too small or too
+    large for that.
+
+    Args:
+        matrix: Shape (outputs, inputs), finite.
+        blocks: Whole rows share a codebook: one for all, one for each or one for a group of them.
+        wanted: How.
+        importance: What the squared error of each column counts, shape (inputs,), not negative; None for 1.
+    """
+    length = blocks.lengths[0]
+    keep_zero = bool(np.count_nonzero(matrix == 0.0) >= max(1.0, _MANY_ZEROS * matrix.size))
+    random = np.random.default_rng(wanted.seed)
+    codebooks = np.empty((*blocks.counts, 1 << wanted.bits), np.float32)
+    codes = np.empty(matrix.shape, np.uint8)
+    for rows in _ranges_of_blocks(matrix.shape, length):
+        part = matrix[rows]
+        found = entries_for(
+            _sets(part, length, importance), 1 << wanted.bits, wanted.initialization, random, keep_zero=keep_zero
+        )
+        found = _in_half_precision(found) if blocks.counts[0] > 1 else found
+        codebooks[rows.start // length :, 0][: len(found)] = found
+        codes[rows] = nearest(part, np.repeat(found, length, axis=0)[: len(part)] if len(found) > 1 else found)
+    return CodebookWeight(codes, codebooks, wanted.bits, blocks)
+
+
+def nearest(rows: Floats, books: Floats) -> npt.NDArray[np.uint8]:
+    """The index of the entry nearest to each value; of two equally near ones, the lower.
+
+    Args:
+        rows: Shape (rows, columns).
+        books: At most 256 rising entries for each row, or one row of them for all.
+    """
+    between = ((books[:, 1:].astype(np.float64) + books[:, :-1]) / 2.0).astype(np.float32)
+    if len(books) == 1 and books.shape[1] > _COMPARED_ENTRIES:
+        return np.searchsorted(between[0], rows).astype(np.uint8)
+    codes = np.zeros(rows.shape, np.uint8)
+    for index in range(between.shape[1]):
+        codes += rows > between[:, index : index + 1]
+    return codes
+
+
+def _ranges_of_blocks(shape: tuple[int, ...], length: int) -> Iterator[slice]:
+    """Ranges of rows, each of whole blocks that are clustered at once."""
+    at_once = max(1, _CHUNK_ELEMENTS // (length * shape[1])) * length
+    for start in range(0, shape[0], at_once):
+        yield slice(start, min(start + at_once, shape[0]))
+
+
+def _sets(part: Floats, length: int, importance: Floats | None) -> Sets:
+    """The values of each block of ``length`` rows; of very many in one block, every so-many-th."""
+    count = -(-len(part) // length)
+    missing = count * length - len(part)
+    # What a shorter last block lacks counts for nothing.
+    values = (np.pad(part, ((0, missing), (0, 0)), mode="edge") if missing else part).reshape(count, -1)
+    stride = max(1, values.shape[1] // _CHUNK_ELEMENTS)
+    if importance is None and not missing:
+        return Sets.of(values[:, ::stride])
+    weights = np.zeros((count * length, part.shape[1]))
+    weights[: len(part)] = 1.0 if importance is None else _positive(importance)
+    return Sets.of(values[:, ::stride], weights.reshape(count, -1)[:, ::stride])
+
+
+def _positive(importance: Floats) -> Doubles:
+    """Importance with a floor, so that no column may be restored as anything at all."""
+    found = np.maximum(importance.astype(np.float64), 0.0)
+    mean = float(found.mean())
+    return np.maximum(found, _LEAST_IMPORTANCE * mean) if mean > 0.0 else np.ones_like(found)
+
+
+def _in_half_precision(books: Floats) -> Floats:
+    """Entries rounded to float16 where that is much finer than they are apart."""
+    largest = np.abs(books).max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        rounded = books.astype(np.float16).astype(np.float32)
+        error = np.abs(rounded - books).max(axis=1, keepdims=True)
+    return rounded if bool((error <= _HALF_PRECISION * largest).all()) else books
