@@ -1,13 +1,12 @@
-"""Layer by layer: what changed between two versions of a model, one layer's weights in memory at a time."""
+"""Layer by layer: what changed between two versions of a model, one layer's weights in memory at a time, or less."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from workers.compression import scores
 from workers.compression.families.model import Model, StoredLayer
 from workers.compression.specs.metrics import Fidelity, Layer
+from workers.compression.weight_errors import WeightErrors, count_nonzero
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ def count_weights(model: Model) -> WeightCount:
     total = nonzero = 0
     for layer in model.stored_layers():
         total += layer.parameters
-        nonzero += layer.nonzero
+        nonzero += count_nonzero(layer)
     return WeightCount(total, nonzero)
 
 
@@ -48,21 +47,19 @@ def tensor_fidelity(before: Model, after: Model) -> Fidelity | None:
 
     Layers without a namesake of the same shape are left out; None if there is no other.
     """
-    signal = noise = largest = 0.0
-    cosines: list[float] = []
-    for old, new in _pairs(before, after):
-        if old is None or old.weights is None or new.weights is None or old.weights.size != new.weights.size:
-            continue
-        left = old.weights.reshape(-1).astype(np.float64)
-        right = new.weights.reshape(-1).astype(np.float64)
-        norms = float(np.linalg.norm(left) * np.linalg.norm(right))
-        cosines.append(float(left @ right) / norms if norms > 0 else float(np.array_equal(left, right)))
-        signal += float(left @ left)
-        noise += float((right - left) @ (right - left))
-        largest = max(largest, float(np.max(np.abs(right - left), initial=0.0)))
-    if not cosines:
+    found = [
+        errors
+        for old, new in _pairs(before, after)
+        if old is not None and (errors := WeightErrors.between(old, new)) is not None
+    ]
+    if not found:
         return None
-    return Fidelity(cosine=min(cosines), sqnr_db=scores.sqnr_db(signal, noise), max_abs_error=largest)
+    signal, noise = (sum(getattr(errors, name) for errors in found) for name in ("signal", "noise"))
+    return Fidelity(
+        cosine=min(errors.cosine for errors in found),
+        sqnr_db=scores.sqnr_db(signal, noise),
+        max_abs_error=max(errors.largest for errors in found),
+    )
 
 
 def _pairs(
@@ -86,6 +83,8 @@ def _pairs(
 
 def _row(named: StoredLayer, old: StoredLayer | None, new: StoredLayer | None) -> Layer:
     kept = new or named
+    errors = WeightErrors.between(old, new) if old is not None and new is not None else None
+    nonzero = errors.nonzero if kept.nonzero is None and errors is not None else count_nonzero(kept)
     return Layer(
         name=named.name,
         op=named.op,
@@ -93,16 +92,6 @@ def _row(named: StoredLayer, old: StoredLayer | None, new: StoredLayer | None) -
         bytes_before=old.bytes if old is not None else 0,
         bytes_after=new.bytes if new is not None else 0,
         bits=kept.bits,
-        sparsity=1.0 - kept.nonzero / kept.parameters if kept.parameters else 0.0,
-        sqnr_db=_sqnr(old, new),
+        sparsity=1.0 - nonzero / kept.parameters if kept.parameters else 0.0,
+        sqnr_db=errors.sqnr_db if errors is not None else None,
     )
-
-
-def _sqnr(old: StoredLayer | None, new: StoredLayer | None) -> float | None:
-    if old is None or new is None or old.weights is None or new.weights is None:
-        return None
-    if old.weights.shape != new.weights.shape:
-        return None
-    error = new.weights.astype(np.float64) - old.weights
-    signal = float(np.sum(np.square(old.weights, dtype=np.float64)))
-    return scores.sqnr_db(signal, float(np.sum(np.square(error))))

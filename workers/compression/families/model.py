@@ -1,7 +1,7 @@
 """What an opened model can do, whatever its kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,19 +17,33 @@ Feeds = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
+class WeightPieces:
+    """Values of a layer that may be too large to be held.
+
+    Args:
+        shape: Of all of them.
+        read: Gives them as float32, flat in C order, some at a time.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], Iterator[npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
 class StoredLayer:
     """A layer (or tensor, where there is no graph) as it is stored now.
 
     ``weights`` gives its values as float32 after dequantization, for SQNR against another version of the layer.
+    ``nonzero`` counts parameters that are not zero; None where they are all in ``weights``, still to be counted.
     """
 
     name: str
     op: str
     parameters: int
-    nonzero: int
+    nonzero: int | None
     bytes: int
     bits: float
-    weights: npt.NDArray[np.float32] | None = None
+    weights: npt.NDArray[np.float32] | WeightPieces | None = None
 
 
 class Model(ABC):

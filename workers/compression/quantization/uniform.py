@@ -115,7 +115,8 @@ class UniformWeight:
         half = 1 << (self.grid.bits - 1)
         shift = -half if signed else half
         grid = Grid(signed=signed, bits=self.grid.bits, narrow=False)
-        integers = (self.integers.astype(np.int16) + shift).astype(grid.dtype)
+        # Bytes wrap around, so this is exact in both directions without a wider type.
+        integers = (self.integers.view(np.uint8) + np.uint8(shift % 256)).view(grid.dtype)
         known = self.parameters
         if known.offset is not None:
             offset = known.offset - np.float32(shift) * known.scale

@@ -1,18 +1,24 @@
 """A set of named tensors without a graph: countable, compressible and savable, but not runnable."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import NoReturn, Self
 
 import numpy as np
 import torch
 
-from workers.compression.families.model import Array, Feeds, Model, StoredLayer
+from workers.compression.families.model import Array, Feeds, Model, StoredLayer, WeightPieces
 from workers.compression.families.statistics import describe_tensor
-from workers.compression.families.tensors.stored import StoredTensor, TensorFile, arrays
+from workers.compression.families.tensors.layout import parts_of
+from workers.compression.families.tensors.quantized import QuantizedTensor
+from workers.compression.families.tensors.spool import Spool
+from workers.compression.families.tensors.stored import StoredTensor, TensorFile, arrays, to_numpy
 from workers.compression.families.weights import CompressibleModel, Floats, Role, Weight, WeightForm
-from workers.compression.specs.errors import UnsupportedOperator, UnsupportedTechnique
+from workers.compression.specs.errors import UnsupportedOperator
 from workers.compression.specs.formats import Family
 from workers.compression.specs.messages import ModelInspection, Port
+from workers.compression.specs.metrics import TensorStatistics
 
 _TABLE_NAMES = ("embed", "wte", "wpe")
 
@@ -47,21 +53,25 @@ class TensorsModel(CompressibleModel):
         return self._content.tensors
 
     @property
+    def content(self) -> TensorFile:
+        """All that is stored."""
+        return self._content
+
+    @property
     def shared(self) -> Mapping[str, str]:
         """Names of tied tensors, each mapped to the name its values are stored under."""
         return self._content.shared
 
     def with_tensors(self, tensors: Mapping[str, StoredTensor]) -> Self:
         """The same model with other values under the same names."""
-        stored_bytes = sum(tensor.nbytes for tensor in tensors.values())
-        return type(self)(TensorFile(dict(tensors), dict(self.shared)), stored_bytes)
+        return type(self)(replace(self._content, tensors=dict(tensors)), _nbytes(tensors))
 
     def weights(self) -> tuple[Weight, ...]:
         """Float tensors of at least two axes; without a graph, names and shapes are all there is to go by."""
         return tuple(
             _weight(name, tensor)
             for name, tensor in self.stored.items()
-            if tensor.dtype.is_floating_point and len(tensor.shape) > 1 and tensor.elements
+            if tensor.is_plain and tensor.dtype.is_floating_point and len(tensor.shape) > 1 and tensor.elements
         )
 
     def matrix(self, weight: Weight) -> Floats:
@@ -70,11 +80,18 @@ class TensorsModel(CompressibleModel):
 
     def replace(self, matrices: Iterable[tuple[Weight, Floats]]) -> None:
         """Gives tensors other values in their own type."""
-        raise UnsupportedTechnique("Values of bare tensors cannot be replaced.")
+        spool, tensors = Spool(self._content.scratch), dict(self.stored)
+        for weight, matrix in matrices:
+            values = torch.from_numpy(np.asarray(weight.from_matrix(matrix), np.float32))
+            tensors[weight.name] = spool.keep(to_numpy(values.to(tensors[weight.name].dtype)))
+        self._take(tensors)
 
     def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
-        """Stores tensors in other forms."""
-        raise UnsupportedTechnique("Bare tensors cannot be stored in other forms.")
+        """Stores tensors in other forms; their parts lie in a file until the model is saved."""
+        spool, tensors = Spool(self._content.scratch), dict(self.stored)
+        for weight, form in forms:
+            tensors[weight.name] = _stored(weight, form, spool)
+        self._take(tensors)
 
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
         """Every form has a layout."""
@@ -84,8 +101,7 @@ class TensorsModel(CompressibleModel):
         """The same model with ``shared`` names stored under those they are mapped to, whose values are the same."""
         kept = {name: tensor for name, tensor in self.stored.items() if name not in shared}
         aliases = {name: shared.get(original, original) for name, original in self.shared.items()} | dict(shared)
-        stored_bytes = sum(tensor.nbytes for tensor in kept.values())
-        return type(self)(TensorFile(kept, aliases), stored_bytes)
+        return type(self)(replace(self._content, tensors=kept, shared=aliases), _nbytes(kept))
 
     def run(self, feeds: Feeds) -> NoReturn:
         """Raises ``UnsupportedOperator``: tensors alone do not say how to compute with them."""
@@ -94,7 +110,7 @@ class TensorsModel(CompressibleModel):
     def stored_layers(self) -> Iterator[StoredLayer]:
         """One entry per tensor."""
         for name, tensor in self.stored.items():
-            yield _layer(name, tensor.load())
+            yield _layer(name, tensor)
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Values by name, one tensor in memory at a time."""
@@ -111,10 +127,13 @@ class TensorsModel(CompressibleModel):
             family=self.family,
             clean=clean,
             parameters=sum(tensor.elements for tensor in self.stored.values()),
-            tensors=tuple(describe_tensor(name, array) for name, array in self.tensors()),
+            tensors=tuple(_described(name, tensor) for name, tensor in self.stored.items()),
             details={"shared": dict(self.shared), **details},
             warnings=tuple(warnings),
         )
+
+    def _take(self, tensors: dict[str, StoredTensor]) -> None:
+        self._content, self._stored_bytes = replace(self._content, tensors=tensors), _nbytes(tensors)
 
 
 def _weight(name: str, tensor: StoredTensor) -> Weight:
@@ -125,16 +144,41 @@ def _weight(name: str, tensor: StoredTensor) -> Weight:
     return Weight(name, name, tensor.shape, str(tensor.dtype).removeprefix("torch."), role, tuple(range(rank)))
 
 
-def _layer(name: str, tensor: torch.Tensor) -> StoredLayer:
+def _stored(weight: Weight, form: WeightForm, spool: Spool) -> StoredTensor:
+    layout, arrays = parts_of(form, weight.shape)
+    parts = {suffix: spool.keep(array) for suffix, array in arrays.items()}
+    return parts[""] if parts.keys() == {""} else QuantizedTensor.reading(weight.name, layout, parts)
+
+
+def _nbytes(tensors: Mapping[str, StoredTensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _layer(name: str, tensor: StoredTensor) -> StoredLayer:
+    floats = tensor.dtype.is_floating_point
     return StoredLayer(
         name=name,
         op="tensor",
-        parameters=tensor.numel(),
-        nonzero=int(torch.count_nonzero(tensor)),
-        bytes=tensor.numel() * tensor.dtype.itemsize,
-        bits=8.0 * tensor.dtype.itemsize,
-        weights=np.asarray(tensor.detach().float().numpy()) if tensor.is_floating_point() else None,
+        parameters=tensor.elements,
+        nonzero=None if floats else sum(int(torch.count_nonzero(piece)) for piece in tensor.pieces()),
+        bytes=tensor.nbytes,
+        bits=8.0 * tensor.nbytes / max(tensor.elements, 1),
+        weights=WeightPieces(tensor.shape, partial(_float_pieces, tensor)) if floats else None,
     )
+
+
+def _float_pieces(tensor: StoredTensor) -> Iterator[Floats]:
+    for piece in tensor.pieces():
+        yield np.asarray(piece.detach().float().numpy())
+
+
+def _described(name: str, tensor: StoredTensor) -> TensorStatistics:
+    found = describe_tensor(name, to_numpy(tensor.load()))
+    if not isinstance(tensor, QuantizedTensor):
+        return found
+    kind, bits = tensor.layout.kind, tensor.layout.bits
+    dtype = str(tensor.parts[""].dtype).removeprefix("torch.") if kind == "float" else f"{kind}{bits}"
+    return found.model_copy(update={"dtype": dtype, "bytes": tensor.nbytes})
 
 
 def as_tensors(model: Model) -> TensorsModel:

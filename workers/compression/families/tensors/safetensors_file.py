@@ -1,9 +1,12 @@
 """safetensors files: accepted as they are once the header was checked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from workers.compression.context import Context
 from workers.compression.families.tensors.model import TensorsModel
+from workers.compression.families.tensors.packed_file import joined, parted
+from workers.compression.families.tensors.snippets import safetensors_snippet
 from workers.compression.families.tensors.stored import read_safetensors, write_safetensors
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.messages import ModelInspection
@@ -17,11 +20,11 @@ class SafetensorsModel(TensorsModel):
 
     def save(self, path: Path) -> None:
         """Writes the tensors one at a time."""
-        write_safetensors(path, self.stored, self.shared)
+        write_safetensors(path, *parted(self.content))
 
     def load_snippet(self, name: str) -> str:
-        """Opens the file with nothing but safetensors and torch."""
-        return f'from safetensors.torch import load_file\n\ntensors = load_file("{name}")'
+        """Opens the file with nothing but safetensors, torch and numpy, and gives plain tensors."""
+        return safetensors_snippet(name, self.stored)
 
 
 def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
@@ -31,4 +34,5 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
 
 def open_model(path: Path, context: Context) -> SafetensorsModel:
     """Opens the file; values are read when asked for."""
-    return SafetensorsModel(read_safetensors(path), path.stat().st_size)
+    content = replace(read_safetensors(path), scratch=context.scratch)
+    return SafetensorsModel(joined(content), path.stat().st_size)

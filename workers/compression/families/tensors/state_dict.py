@@ -1,19 +1,24 @@
 """State dicts saved by ``torch.save``: gated, unwrapped to flat tensors, kept as safetensors."""
 
+import os
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from workers.compression.context import Context
+from workers.compression.families.tensors.layout import KEY
 from workers.compression.families.tensors.model import TensorsModel
+from workers.compression.families.tensors.packed_file import joined, parted
 from workers.compression.families.tensors.pickle_gate import MAX_PICKLE_BYTES, check_pickle
+from workers.compression.families.tensors.snippets import state_dict_snippet
 from workers.compression.families.tensors.stored import StoredTensor, TensorFile, read_safetensors, write_safetensors
 from workers.compression.families.tensors.torch_archive import open_torch_archive
-from workers.compression.families.tensors.unwrapping import unwrap
+from workers.compression.families.tensors.unwrapping import check_expansion, unwrap
 from workers.compression.specs.errors import InvalidModel
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.messages import ModelInspection
@@ -30,15 +35,19 @@ class StateDictModel(TensorsModel):
 
     def save(self, path: Path) -> None:
         """Writes a flat dictionary with ``torch.save``; tied tensors share their storage as before."""
-        values = {name: tensor.load().detach().contiguous() for name, tensor in self.stored.items()}
-        values.update({alias: values[name] for alias, name in self.shared.items()})
+        stored, shared, layouts = parted(self.content)
+        values: dict[str, object] = {name: tensor.load().detach().contiguous() for name, tensor in stored.items()}
+        values.update({alias: values[name] for alias, name in shared.items()})
+        values.update(layouts)
         # A path would put the file's name into the archive, and the same model must give the same bytes.
         with path.open("wb") as file:
             torch.save(values, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def load_snippet(self, name: str) -> str:
-        """Opens the file with nothing but torch."""
-        return f'import torch\n\nstate_dict = torch.load("{name}", map_location="cpu", weights_only=True)'
+        """Opens the file with nothing but torch and numpy, and gives plain tensors."""
+        return state_dict_snippet(name, self.stored)
 
 
 def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
@@ -51,10 +60,10 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
     """
     content, notes = _read_checkpoint(path)
     clean = out / "clean.safetensors"
-    write_safetensors(clean, content.tensors, content.shared)
+    write_safetensors(clean, content.tensors, content.shared, content.metadata)
     for note in notes:
         context.warn(note)
-    model = StateDictModel(read_safetensors(clean), clean.stat().st_size)
+    model = StateDictModel(joined(read_safetensors(clean)), clean.stat().st_size)
     return model.inspection(f"{out.name}/{clean.name}", {}, notes)
 
 
@@ -63,13 +72,22 @@ def open_model(path: Path, context: Context) -> StateDictModel:
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     content = _read_checkpoint(path)[0] if is_zip else read_safetensors(path)
-    return StateDictModel(content, path.stat().st_size)
+    return StateDictModel(joined(replace(content, scratch=context.scratch)), path.stat().st_size)
 
 
 def _read_checkpoint(path: Path) -> tuple[TensorFile, list[str]]:
     _check_archive(path)
-    tensors, notes = unwrap(_load(path), file_bytes=path.stat().st_size)
-    return _without_copies(tensors), notes
+    loaded = _load(path)
+    check_expansion(loaded)
+    layouts = _layouts(loaded)
+    tensors, notes = unwrap(loaded, file_bytes=path.stat().st_size)
+    return replace(_without_copies(tensors), metadata=layouts), notes
+
+
+def _layouts(loaded: Any) -> dict[str, str]:
+    """The entry about weights in few bits, taken out of what was loaded."""
+    text = loaded.pop(KEY, None) if isinstance(loaded, dict) else None
+    return {KEY: text} if isinstance(text, str) else {}
 
 
 def _check_archive(path: Path) -> None:

@@ -2,13 +2,15 @@
 
 import json
 import mmap
+import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from workers.compression.families.model import Array
@@ -37,22 +39,34 @@ _NUMPY_EXTENSIONS = {
     torch.float8_e4m3fn: ml_dtypes.float8_e4m3fn,
     torch.float8_e5m2: ml_dtypes.float8_e5m2,
 }
-_NOT_AN_ALIAS = frozenset({"format"})
+_TORCH_EXTENSIONS = {np.dtype(theirs): ours for ours, theirs in _NUMPY_EXTENSIONS.items()}
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Dtype and shape of a tensor and the way to its values."""
+    """Dtype and shape of a tensor and the way to its values.
+
+    Args:
+        load: All of them.
+        stream: The same flat in C order, some at a time, where they take memory once they are loaded.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     load: Callable[[], torch.Tensor]
+    stream: Callable[[], Iterator[torch.Tensor]] | None = None
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> "StoredTensor":
         """A tensor that is in memory (or memory-mapped) already."""
         values = tensor.detach()
         return cls(values.dtype, tuple(values.shape), lambda: values)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the values are stored as they are read."""
+        return True
 
     @property
     def elements(self) -> int:
@@ -64,13 +78,21 @@ class StoredTensor:
         """Bytes of the values as stored."""
         return self.elements * self.dtype.itemsize
 
-    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "StoredTensor":
-        """The tensor after ``change``, which keeps dtype and shape and runs each time the values are read."""
-        return replace(self, load=lambda: change(self.load()))
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Values flat in C order, some at a time."""
+        if self.stream is not None:
+            yield from self.stream()
+            return
+        flat = self.load().detach().reshape(-1)
+        for start in range(0, len(flat), _PIECE):
+            yield flat[start : start + _PIECE]
 
     def converted(self, dtype: torch.dtype) -> "StoredTensor":
         """The tensor in another data type."""
-        return self if dtype == self.dtype else replace(self, dtype=dtype, load=lambda: self.load().to(dtype))
+        if dtype == self.dtype:
+            return self
+        stream = lambda: (piece.to(dtype) for piece in self.pieces())  # noqa: E731 - a field, not a function
+        return StoredTensor(dtype, self.shape, lambda: self.load().to(dtype), stream)
 
 
 @dataclass(frozen=True)
@@ -80,10 +102,14 @@ class TensorFile:
     Args:
         tensors: By name, in file order.
         shared: Names of tied tensors, each mapped to the name its values are stored under.
+        metadata: What else the header says.
+        scratch: A folder for what is made of the tensors.
     """
 
     tensors: dict[str, StoredTensor]
     shared: dict[str, str]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    scratch: Path | None = None
 
 
 def read_safetensors(path: Path) -> TensorFile:
@@ -97,12 +123,9 @@ def read_safetensors(path: Path) -> TensorFile:
         # Private to this process: a technique that writes into a tensor changes its own copy, never the file.
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     tensors = {entry.name: _mapped(content, entry) for entry in header.tensors}
-    shared = {
-        alias: name
-        for alias, name in header.metadata.items()
-        if alias not in _NOT_AN_ALIAS and alias not in tensors and name in tensors
-    }
-    return TensorFile(tensors, shared)
+    shared = {alias: name for alias, name in header.metadata.items() if alias not in tensors and name in tensors}
+    others = {key: text for key, text in header.metadata.items() if key not in shared}
+    return TensorFile(tensors, shared, others)
 
 
 def _mapped(content: mmap.mmap, entry: TensorEntry) -> StoredTensor:
@@ -117,14 +140,19 @@ def _mapped(content: mmap.mmap, entry: TensorEntry) -> StoredTensor:
     return StoredTensor(dtype, entry.shape, load)
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, StoredTensor], shared: Mapping[str, str]) -> None:
-    """Writes tensors one at a time; same tensors in the same order, same bytes.
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, StoredTensor],
+    shared: Mapping[str, str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes tensors piece by piece, and waits for the disk; same tensors in the same order, same bytes.
 
     Values lie in falling order of item size, so that each is aligned when the file is memory-mapped. Tied tensors are
     stored once and named in the metadata, as ``safetensors.torch.save_model`` does.
     """
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
-    header: dict[str, object] = {"__metadata__": {"format": "pt", **dict(sorted(shared.items()))}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **dict(sorted(shared.items())), **(metadata or {})}}
     end = 0
     for name, tensor in ordered:
         start, end = end, end + tensor.nbytes
@@ -139,13 +167,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, StoredTensor], shared: M
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
         for _, tensor in ordered:
-            _write_values(file, tensor)
-
-
-def _write_values(file: BinaryIO, tensor: StoredTensor) -> None:
-    values = tensor.load().detach().to(tensor.dtype).contiguous()
-    if values.numel():
-        file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+            for piece in tensor.pieces():
+                file.write(piece.to(tensor.dtype).contiguous().view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def to_numpy(tensor: torch.Tensor) -> Array:
@@ -156,6 +181,14 @@ def to_numpy(tensor: torch.Tensor) -> Array:
         return np.asarray(values.numpy())
     flat = values.reshape(-1).view(torch.uint8).numpy().view(extension)
     return np.asarray(flat.reshape(tuple(values.shape)))
+
+
+def from_numpy(array: npt.NDArray[Any]) -> torch.Tensor:
+    """The inverse of ``to_numpy``, over the same memory."""
+    extension = _TORCH_EXTENSIONS.get(array.dtype)
+    if extension is None:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.reshape(-1).view(np.uint8)).view(extension).reshape(array.shape)
 
 
 def arrays(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Array]]:
