@@ -15,6 +15,21 @@ OutputActivation = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
+class Entrance:
+    """Where a value enters a matrix product or a convolution with a learnt weight.
+
+    Args:
+        module: Name of the submodule that the value passes there; it changes nothing until another is put in its place.
+        weight: The module's name of the weight.
+        value: What the model calls the value; several layers may read the same one.
+    """
+
+    module: str
+    weight: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Trainable:
     """A network that gradients flow through, with values of its own: nothing in it is a view of a mapped file.
 
@@ -36,6 +51,8 @@ class Trainable:
             on, one per block, and the projections ``query.0``, ``key.0``, ``value.0`` of every attention layer that
             has them apart; else the last value of each layer under the layer's name. The mode is that of ``module``.
         output_activation: What turns the last layer's values into the only output; losses want its input.
+        entrances: The inputs of layers, in graph order; a weight that several layers share has several. What is put
+            there by ``module.set_submodule`` counts in ``module`` alone, not in ``tapped``.
     """
 
     module: torch.nn.Module
@@ -46,6 +63,7 @@ class Trainable:
     compute_batch: int | None = None
     tapped: torch.nn.Module | None = None
     output_activation: OutputActivation = "none"
+    entrances: tuple[Entrance, ...] = ()
 
 
 class TrainableModel(Model):

@@ -57,7 +57,8 @@ class Network(nn.Module):
 
     def count(self) -> int:
         """Values that learn at present; zeros that stay are not counted."""
-        fixed = sum(int((~module.mask).sum()) for module in self.substitutes if isinstance(module, Masked | Shared))
+        keepers = (module for module in self.substitutes.modules() if isinstance(module, Masked | Shared))
+        fixed = sum(int((~module.mask).sum()) for module in keepers)
         return sum(parameter.numel() for parameter in self.learning().values()) - fixed
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -4,10 +4,11 @@ Zeros, shared values and ties hold to the last bit afterwards, because what lear
 """
 
 from workers.compression.context import Context
-from workers.compression.families.trainable import TrainableModel
+from workers.compression.families.trainable import Trainable, TrainableModel
 from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.formats import Task
 from workers.compression.specs.steps.finetune import RecoverFinetune
+from workers.compression.specs.training import SupervisedStep
 from workers.compression.training import lessons
 from workers.compression.training.feeding import Teacher
 from workers.compression.training.loop import Trained
@@ -29,9 +30,31 @@ def recover(model: TrainableModel, spec: RecoverFinetune, context: Context) -> T
     rows = lessons.training_rows(spec, context)
     trainable = model.trainable()
     network = lessons.structured(trainable, context, always=True)
+    course = course_towards_original(model, trainable, rows, spec, spec.teacher, context)
+    trained = lessons.run(model, trainable, network, rows, course, spec, context)
+    model.adopt(trainable)
+    return trained
+
+
+def course_towards_original(
+    model: TrainableModel,
+    trainable: Trainable,
+    rows: lessons.TrainingRows,
+    spec: SupervisedStep,
+    share: float,
+    context: Context,
+) -> lessons.Course:
+    """What a network that compression changed learns: the labels, and what the job's original answers.
+
+    Args:
+        share: How much the original counts against the labels; without labels it is all there is.
+
+    Raises:
+        DatasetMismatch: There are neither labels nor an original.
+    """
     labelled = rows.train.task is not Task.FIDELITY
     judged_by: Labelled | None = lessons.labelled_objective(spec, trainable, rows.train) if labelled else None
-    weight = spec.teacher if judged_by is not None else 1.0
+    weight = share if judged_by is not None else 1.0
     teacher: Teacher | None = None
     objective: Objective | None = judged_by
     if weight > 0.0 and context.open_original is not None:
@@ -40,9 +63,4 @@ def recover(model: TrainableModel, spec: RecoverFinetune, context: Context) -> T
         objective = following if judged_by is None else Mixed(((weight, following), (1.0 - weight, judged_by)))
     if objective is None:
         raise DatasetMismatch("There are neither labels nor an original to learn from.", reason="labels_needed")
-    rate = lessons.customary_rate(trainable)
-    trained = lessons.run(
-        model, trainable, network, rows, lessons.Course(objective, judged_by, rate, teacher), spec, context
-    )
-    model.adopt(trainable)
-    return trained
+    return lessons.Course(objective, judged_by, lessons.customary_rate(trainable), teacher)

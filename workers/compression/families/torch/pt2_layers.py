@@ -46,15 +46,16 @@ def uses_of(graph: torch.fx.Graph, parameters: Mapping[str, str]) -> list[Use]:
         Use(reader, via, str(node.target), parameters[str(node.target)])
         for node in graph.nodes
         if node.op == "get_attr" and node.target in parameters
-        for reader, via in _readers_of(node)
+        for reader, via in readers_of(node)
     ]
     return sorted(found, key=lambda use: order[use.reader])
 
 
-def _readers_of(node: torch.fx.Node) -> Iterator[tuple[torch.fx.Node, torch.fx.Node]]:
+def readers_of(node: torch.fx.Node) -> Iterator[tuple[torch.fx.Node, torch.fx.Node]]:
+    """Operators that compute with a stored tensor, each with the argument by which it knows it."""
     for user in node.users:
         if operator_name(user) in PASSING:
-            yield from _readers_of(user)
+            yield from readers_of(user)
         elif user.op != "output":
             yield user, node
 

@@ -117,6 +117,14 @@ def running_figures(node: torch.fx.Node) -> tuple[Any, ...]:
     return tuple(node.args[3:5]) if name in _NORMS or name in _FUNCTIONAL_NORMS else ()
 
 
+def epsilon_in_evaluation(node: torch.fx.Node) -> float | None:
+    """What a batch norm adds to the variance; None for all other nodes and for norms exported for training."""
+    norm = _NORMS.get(operator_name(node))
+    if norm is None or (norm.flag is not None and node.args[norm.flag]):
+        return None
+    return float(node.args[norm.momentum + 1])  # type: ignore[arg-type]  # a number by the operator's schema
+
+
 def _exported_for_training(node: torch.fx.Node) -> UnsupportedTechnique:
     return UnsupportedTechnique(
         f"The program was exported in training mode: {node.name} would change its answers from call to call.",

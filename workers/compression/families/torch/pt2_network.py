@@ -25,11 +25,13 @@ class Network:
         root: Holds the tensors under the names they have in the program, and the operators that know two modes.
         graph: Over ``root``; takes the program's tensors in order and returns a tuple of its outputs in order.
         names: Stored name of each parameter and each stored float buffer, by its name in ``root``.
+        sources: Name in the program of what each of the graph's nodes was copied from.
     """
 
     root: torch.nn.Module
     graph: torch.fx.Graph
     names: dict[str, str]
+    sources: dict[torch.fx.Node, str]
 
     def module(self, taps: Mapping[str, torch.fx.Node] | None = None) -> torch.fx.GraphModule:
         """The network, evaluating; with ``taps`` it returns the outputs and the values of these nodes by name."""
@@ -53,7 +55,7 @@ def network_of(program: ExportedProgram, tied: Mapping[str, str]) -> Network:
     """
     builder = _Builder(program, tied)
     builder.copy_nodes()
-    return Network(builder.root, builder.graph, builder.names)
+    return Network(builder.root, builder.graph, builder.names, builder.sources())
 
 
 class _Builder:
@@ -78,6 +80,14 @@ class _Builder:
                 self.graph.output(self._outputs(node))
             else:
                 self._copies[node] = self._operator(node)
+
+    def sources(self) -> dict[torch.fx.Node, str]:
+        """The program's name of each copied node; of several that became one, the first."""
+        found: dict[torch.fx.Node, str] = {}
+        for node, copied in self._copies.items():
+            if isinstance(copied, torch.fx.Node):
+                found.setdefault(copied, node.name)
+        return found
 
     def _input(self, node: torch.fx.Node, spec: InputSpec, *, is_figure: bool) -> Any:
         if isinstance(spec.arg, ConstantArgument):

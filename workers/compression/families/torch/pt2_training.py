@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.export import ExportedProgram
 
+from workers.compression.families.torch.pt2_entrances import input_position
 from workers.compression.families.torch.pt2_layers import Use, last_nodes, layers_of, linear_weights, uses_of
-from workers.compression.families.torch.pt2_network import network_of
+from workers.compression.families.torch.pt2_network import Network, network_of
 from workers.compression.families.torch.pt2_program import operator_name
-from workers.compression.families.trainable import OutputActivation, Trainable
+from workers.compression.families.trainable import Entrance, OutputActivation, Trainable
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.messages import Port
 
@@ -19,6 +20,7 @@ _ACTIVATIONS: dict[str, OutputActivation] = {
     "_log_softmax": "log_softmax",
     "sigmoid": "sigmoid",
 }
+ENTRANCE = "_entrance_"
 _PASSING = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "_to_copy", "to", "clone", "alias"})
 
 
@@ -38,6 +40,8 @@ def trainable_program(program: ExportedProgram, tied: Mapping[str, str], inputs:
     if not layers:
         raise UnsupportedTechnique("The program reads no weight stored as floats, so that nothing in it can learn.")
     taps = last_nodes(uses, layers)
+    output_activation = _output_activation(network.graph, uses)
+    entrances = _with_entrances(network, uses)
     return Trainable(
         module=network.module(),
         names=network.names,
@@ -45,9 +49,28 @@ def trainable_program(program: ExportedProgram, tied: Mapping[str, str], inputs:
         linear=linear_weights(uses),
         taps=tuple(taps),
         tapped=network.module(taps),
-        output_activation=_output_activation(network.graph, uses),
+        output_activation=output_activation,
         compute_batch=fixed_batch(inputs),
+        entrances=entrances,
     )
+
+
+def _with_entrances(network: Network, uses: Sequence[Use]) -> tuple[Entrance, ...]:
+    """Puts modules that change nothing where activations enter layers; says where."""
+    found: list[Entrance] = []
+    for use in uses:
+        position = input_position(use.reader, use.via)
+        entering = None if position is None else use.reader.args[position]
+        if position is None or not isinstance(entering, torch.fx.Node) or entering.op == "get_attr":
+            continue
+        name = f"{ENTRANCE}{len(found)}"
+        network.root.add_module(name, torch.nn.Identity())
+        with network.graph.inserting_before(use.reader):
+            passed = network.graph.call_module(name, (entering,))
+        passed.meta = dict(entering.meta)
+        use.reader.update_arg(position, passed)
+        found.append(Entrance(name, use.parameter, network.sources[entering]))
+    return tuple(found)
 
 
 def _first_names(root: torch.nn.Module) -> dict[str, str]:

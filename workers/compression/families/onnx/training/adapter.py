@@ -4,6 +4,7 @@ import torch
 from onnx import ModelProto
 
 from workers.compression.families.model import Model
+from workers.compression.families.onnx.entrances import INPUT, layers_reading
 from workers.compression.families.onnx.model import OnnxModel, as_onnx
 from workers.compression.families.onnx.training.checking import calls_of, live_places, operator_of
 from workers.compression.families.onnx.training.grouping import layer_groups
@@ -15,7 +16,7 @@ from workers.compression.families.onnx.training.storing import overwrite
 from workers.compression.families.onnx.training.taps import TappedNetwork, taps_of
 from workers.compression.families.onnx.training.weights import Learned, learned_tensors
 from workers.compression.families.onnx.walking import Index, Place, integer_attribute
-from workers.compression.families.trainable import Trainable, TrainableModel
+from workers.compression.families.trainable import Entrance, Trainable, TrainableModel
 from workers.compression.specs.errors import UnsupportedOperator, UnsupportedTechnique
 
 _CONVOLUTIONS = frozenset({"Conv", "com.microsoft.FusedConv"})
@@ -39,10 +40,12 @@ class TrainableOnnx(OnnxModel, TrainableModel):
         if all(found.statistic for found in learned):
             raise UnsupportedOperator("The model has no float weights that could learn.")
         names = _module_names(learned)
+        entrances = _entrances(index, places, learned)
+        numbers = {place: number for number, place in enumerate(entrances)}
         module = GraphNetwork(
             inputs=tuple(port.name for port in self.inputs),
             outputs=tuple(port.name for port in self.outputs),
-            steps=[step_of(place, call) for place, call in zip(places, calls, strict=True)],
+            steps=[step_of(place, call, numbers.get(place)) for place, call in zip(places, calls, strict=True)],
             constants=_constants(index, places, learned),
             learned={found.value.name: name for found, name in names.items()},
         )
@@ -59,6 +62,10 @@ class TrainableOnnx(OnnxModel, TrainableModel):
             tapped=TappedNetwork(module, taps),
             output_activation=output_activation(index),
             compute_batch=self._fixed_rows(),
+            entrances=tuple(
+                Entrance(f"entrances.{numbers[place]}", names[found], place.node.input[INPUT])
+                for place, found in entrances.items()
+            ),
         )
 
     def adopt(self, trained: Trainable) -> None:
@@ -82,7 +89,7 @@ class TrainableOnnx(OnnxModel, TrainableModel):
         return size if isinstance(size, int) and size > 0 else None
 
 
-def trainable_model(model: Model) -> TrainableModel:
+def trainable_model(model: Model) -> TrainableOnnx:
     """``model``, an ONNX model, as what training works on; it shares its protobuf."""
     if isinstance(model, TrainableOnnx):
         return model
@@ -99,7 +106,7 @@ def _register(module: torch.nn.Module, name: str, values: Tensor, *, statistic: 
 
 def _module_names(learned: list[Learned]) -> dict[Learned, str]:
     """Names that a module takes: without dots, and none that it has already."""
-    taken = set(dir(GraphNetwork))
+    taken = {*dir(GraphNetwork), "entrances", "outputs"}
     names: dict[Learned, str] = {}
     for found in learned:
         name = found.value.name.replace(".", "/")
@@ -108,6 +115,12 @@ def _module_names(learned: list[Learned]) -> dict[Learned, str]:
         taken.add(name)
         names[found] = name
     return names
+
+
+def _entrances(index: Index, places: list[Place], learned: list[Learned]) -> dict[Place, Learned]:
+    """The layers that multiply an activation with a learnt weight, in order of execution."""
+    weights = {place: found for found in learned if not found.statistic for place in layers_reading(index, found.value)}
+    return {place: weights[place] for place in places if place in weights}
 
 
 def _constants(index: Index, places: list[Place], learned: list[Learned]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from workers.compression.families.onnx.entrances import INPUT
 from workers.compression.families.onnx.training.operators.call import Call, Function, Tensor
 from workers.compression.families.onnx.training.operators.table import HOST_SLOTS, OPERATORS
 from workers.compression.families.onnx.walking import Place
@@ -17,7 +18,8 @@ _HALVES = frozenset({torch.float16, torch.bfloat16})
 class Step:
     """One node: its function, what it is told in either mode, the names of what it reads and makes.
 
-    ``done`` are the values that nobody reads afterwards.
+    ``done`` are the values that nobody reads afterwards; ``entrance`` is the number of the network's module that the
+    first input passes.
     """
 
     function: Function
@@ -27,10 +29,15 @@ class Step:
     outputs: tuple[str, ...]
     host: tuple[int, ...]
     done: tuple[str, ...] = ()
+    entrance: int | None = None
 
-    def run(self, values: Mapping[str, Tensor], device: torch.device, *, training: bool) -> dict[str, Tensor]:
+    def run(
+        self, values: Mapping[str, Tensor], device: torch.device, entrances: torch.nn.ModuleList, *, training: bool
+    ) -> dict[str, Tensor]:
         """The outputs by name."""
         given = [values[name] if name else None for name in self.inputs]
+        if self.entrance is not None:
+            given[INPUT] = entrances[self.entrance](given[INPUT])
         if device.type != "cpu":
             given = [self._moved(slot, tensor, given) for slot, tensor in enumerate(given)]
         made = self.function(self.training if training else self.evaluating, *given)
@@ -56,6 +63,9 @@ class GraphNetwork(torch.nn.Module):
         steps: In order of execution.
         constants: Stored tensors that do not learn.
         learned: For the name of each stored tensor that learns, the module's name for it.
+
+    Attributes:
+        entrances: What the inputs of layers pass; nothing changes them at first.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class GraphNetwork(torch.nn.Module):
         super().__init__()
         self._inputs = inputs
         self.outputs = outputs
+        self.entrances = torch.nn.ModuleList(torch.nn.Identity() for step in steps if step.entrance is not None)
         self._learned = dict(learned)
         self._constants, remaining = _folded(steps, constants, outputs)
         self._steps = _with_ends(remaining, {*outputs, *inputs, *self._constants, *learned})
@@ -91,7 +102,7 @@ class GraphNetwork(torch.nn.Module):
             values[name] = tensor.float() if tensor.dtype in _HALVES else tensor
         kept = set(names)
         for step in self._steps:
-            values.update(step.run(values, device, training=self.training))
+            values.update(step.run(values, device, self.entrances, training=self.training))
             for name in step.done:
                 if name not in kept:
                     del values[name]
@@ -109,8 +120,8 @@ class GraphNetwork(torch.nn.Module):
         return self._moved[device]
 
 
-def step_of(place: Place, call: Call) -> Step:
-    """The step of a node."""
+def step_of(place: Place, call: Call, entrance: int | None = None) -> Step:
+    """The step of a node; its first input passes the network's module numbered ``entrance``."""
     inputs = list(place.node.input)
     while inputs and not inputs[-1]:
         inputs.pop()
@@ -121,6 +132,7 @@ def step_of(place: Place, call: Call) -> Step:
         inputs=tuple(inputs),
         outputs=tuple(place.node.output),
         host=HOST_SLOTS.get(call.operator, ()),
+        entrance=entrance,
     )
 
 
@@ -128,11 +140,12 @@ def _folded(
     steps: Sequence[Step], constants: dict[str, Tensor], outputs: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[Step]]:
     known, remaining = dict(constants), []
+    none = torch.nn.ModuleList()  # a layer has a weight that learns, so no step with an entrance is computed here
     with torch.no_grad():
         for step in steps:
             fixed = step.evaluating.operator not in _RANDOM and all(not name or name in known for name in step.inputs)
             if fixed:
-                known.update(step.run(known, torch.device("cpu"), training=False))
+                known.update(step.run(known, torch.device("cpu"), none, training=False))
             else:
                 remaining.append(step)
     read = {name for step in remaining for name in step.inputs} | set(outputs)
