@@ -8,9 +8,10 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from workers.compression.families.model import StoredLayer
-from workers.compression.families.onnx.quantized import Restoration, restorations
+from workers.compression.families.onnx.expansions import expansions
+from workers.compression.families.onnx.folding import folds
+from workers.compression.families.onnx.quantized import FLOATS, Restoration, restorations
 from workers.compression.families.onnx.walking import (
-    STANDARD,
     Index,
     Place,
     Value,
@@ -19,29 +20,6 @@ from workers.compression.families.onnx.walking import (
     layer_name,
     numel,
 )
-
-FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-
-_FOLDABLE = frozenset(
-    [
-        "Cast",
-        "Sub",
-        "Mul",
-        "Add",
-        "Div",
-        "Identity",
-        "Transpose",
-        "Reshape",
-        "Unsqueeze",
-        "Squeeze",
-        "Concat",
-        "Slice",
-        "DequantizeLinear",
-        "Flatten",
-    ]
-)
-"""Operators that exporters put between a stored weight and the node that computes with it."""
-
 
 _ROUNDING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
@@ -59,6 +37,7 @@ def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
     index = Index.of(proto)
     owned: dict[Place, _Parts] = {}
     restored = restorations(index)
+    arranged = _arranged(index)
     overhead = {value for found in restored.values() for value in found.overhead}
     for value, tensor in index.stored.items():
         owner = computing_reader(index, value)
@@ -68,7 +47,8 @@ def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
             continue
         parts = owned.setdefault(owner, _Parts())
         restoration = restored.get(value)
-        parts.weights.append((tensor, restoration))
+        as_it_is = any(index.read(owner, slot) == value for slot in range(len(owner.node.input)))
+        parts.weights.append((tensor, restoration or (None if as_it_is else arranged.get(value))))
         if restoration is not None:
             parts.extra_bytes += sum(stored_bytes(index.stored[found]) for found in restoration.overhead)
     for place in index.places:
@@ -92,18 +72,14 @@ def computing_reader(index: Index, value: Value) -> Place | None:
     return None
 
 
-def folds(index: Index, place: Place) -> bool:
-    """Whether a node only re-arranges or restores stored tensors, so that it vanishes when the model is loaded."""
-    if place.node.op_type not in _FOLDABLE or place.node.domain not in STANDARD:
-        return False
-    for slot in range(len(place.node.input)):
-        value = index.read(place, slot)
-        if value is None or value in index.stored:
-            continue
-        maker = index.makers.get(value)
-        if maker is None or not (maker.node.op_type == "Constant" or folds(index, maker)):
-            return False
-    return True
+def _arranged(index: Index) -> dict[Value, Restoration]:
+    """Float weights as their nodes read them, where these read them arranged: restored weights are compared so too."""
+    single = (expansion for expansion in expansions(index) if len(expansion.leaves) == 1)
+    return {
+        expansion.leaves[0]: Restoration((), expansion.restored)
+        for expansion in single
+        if len(index.stored[expansion.leaves[0]].dims) > 1 and index.stored[expansion.leaves[0]].data_type in FLOATS
+    }
 
 
 def stored_bytes(tensor: TensorProto) -> int:
@@ -130,9 +106,9 @@ def _layer(node: NodeProto, parts: _Parts) -> StoredLayer:
     for tensor, restoration in parts.weights:
         values = array(tensor)
         restored = values.astype(np.float32) if restoration is None else restoration.restore(values)
-        count = values.size if restored is None else restored.size
-        parameters += count
-        nonzero += int(np.count_nonzero(values if restored is None else restored))
+        counted = values if restored is None or tensor.data_type in FLOATS else restored
+        parameters += counted.size
+        nonzero += int(np.count_nonzero(counted))
         size += stored_bytes(tensor)
         if restored is not None and (largest is None or restored.size > largest.size):
             largest = restored

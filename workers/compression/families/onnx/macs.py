@@ -8,7 +8,7 @@ import onnx
 from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 
 from workers.compression.families.model import Feeds
-from workers.compression.families.onnx.layers import folds
+from workers.compression.families.onnx.folding import folds
 from workers.compression.families.onnx.observing import observe
 from workers.compression.families.onnx.skeleton import skeleton
 from workers.compression.families.onnx.walking import Index, Place, Scope, integer_attribute, subgraphs

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto
 
 from workers.compression.families.model import Array
-from workers.compression.families.onnx.walking import Index, Reader, Value, array, integer_attribute
+from workers.compression.families.onnx.expansions import expansions
+from workers.compression.families.onnx.walking import Index, Reader, Value, array, integer_attribute, numel
 
 Floats = npt.NDArray[np.float32]
 
@@ -16,6 +17,8 @@ INTEGERS = frozenset(
     {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT16, TensorProto.UINT16}
 )
 _BIAS_INTEGERS = frozenset({TensorProto.INT32})
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+_FLOAT8 = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2})
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,40 @@ _OPAQUE = frozenset({"MatMulNBits", "GatherBlockQuantized"})
 
 
 def restorations(index: Index) -> dict[Value, Restoration]:
-    """All quantized weights of a model."""
-    found = {value: restoration_of(index, value) for value in index.stored}
-    return {value: restoration for value, restoration in found.items() if restoration is not None}
+    """All quantized weights of a model; of one that is stored in several tensors the largest stands for it."""
+    found = _by_expansion(index)
+    parts = {part for restoration in found.values() for part in restoration.overhead}
+    for value in index.stored:
+        restoration = None if value in found or value in parts else _restoration_of(index, value)
+        if restoration is not None:
+            found[value] = restoration
+    return found
 
 
-def restoration_of(index: Index, value: Value) -> Restoration | None:
-    """How ``value`` is restored, or None where it is not a quantized weight."""
+def _by_expansion(index: Index) -> dict[Value, Restoration]:
+    """What operators restore that are folded, or that look up and restore rows."""
+    found: dict[Value, Restoration] = {}
+    known: set[Value] = set()
+    # Tables first: what a tied layer computes with is made of their rows, not the other way round.
+    for expansion in sorted(expansions(index), key=lambda expansion: expansion.positions is None):
+        packed = [leaf for leaf in expansion.leaves if index.stored[leaf].data_type in INTEGERS | _FLOAT8]
+        gives_floats = any(index.stored[leaf].data_type in FLOATS | _FLOAT8 for leaf in expansion.leaves)
+        if packed and gives_floats and known.isdisjoint(packed):
+            known.update(packed)
+            largest = max(packed, key=lambda leaf: numel(index.stored[leaf]))
+            overhead = tuple(leaf for leaf in expansion.leaves if leaf != largest)
+            found[largest] = Restoration(overhead, expansion.restored)
+    return found
+
+
+def _restoration_of(index: Index, value: Value) -> Restoration | None:
     tensor = index.stored[value]
     if tensor.data_type not in INTEGERS | _BIAS_INTEGERS:
         return None
     for reader in index.readers.get(value, ()):
         found = _by_operator(index, reader) if tensor.data_type in INTEGERS or _dequantizes(reader) else None
         if found is None and tensor.data_type in INTEGERS:
-            found = _by_cast(index, reader) or _by_lookup(index, reader)
+            found = _by_lookup(index, reader)
         if found is not None:
             return found
     return None
@@ -140,35 +163,6 @@ def _integer_product_scale(index: Index, reader: Reader) -> Value | None:
     return None
 
 
-def _by_cast(index: Index, reader: Reader) -> Restoration | None:
-    """``Cast -> (Sub) -> Mul`` over constants, which every runtime folds when it loads the model."""
-    if reader.place.node.op_type != "Cast":
-        return None
-    value = index.made(reader.place)
-    zero: Value | None = None
-    for _ in range(2):
-        following = index.readers.get(value, [])
-        if len(following) != 1:
-            return None
-        step = following[0]
-        other = index.read(step.place, 1 - step.slot) if step.slot < 2 else None
-        if other is None or other not in index.stored:
-            return None
-        if step.place.node.op_type == "Mul":
-            return _elementwise(index, other, zero)
-        if step.place.node.op_type != "Sub":
-            return None
-        zero, value = other, index.made(step.place)
-    return None
-
-
-def _elementwise(index: Index, scale: Value, zero: Value | None) -> Restoration:
-    factor = array(index.stored[scale]).astype(np.float32)
-    offset = array(index.stored[zero]).astype(np.float32) if zero is not None else np.zeros((), np.float32)
-    overhead = (scale,) if zero is None else (scale, zero)
-    return Restoration(overhead, lambda values: (values.astype(np.float32) - offset) * factor)
-
-
 def _by_lookup(index: Index, reader: Reader) -> Restoration | None:
     """``Gather`` of integer rows, then ``DequantizeLinear`` or ``Cast -> Mul`` with the rows' own scales."""
     if reader.place.node.op_type != "Gather" or reader.slot != 0:
@@ -179,8 +173,13 @@ def _by_lookup(index: Index, reader: Reader) -> Restoration | None:
             return _by_operator(index, rows)
         if step.place.node.op_type == "Cast":
             scale = _row_scale(index, index.made(step.place))
-            return None if scale is None else _elementwise(index, scale, None)
+            return None if scale is None else _scaled(index, scale)
     return None
+
+
+def _scaled(index: Index, scale: Value) -> Restoration:
+    factor = array(index.stored[scale]).astype(np.float32)
+    return Restoration((scale,), lambda values: values.astype(np.float32) * factor)
 
 
 def _row_scale(index: Index, value: Value) -> Value | None:

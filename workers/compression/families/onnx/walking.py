@@ -63,7 +63,7 @@ class Reader:
 
 @dataclass
 class Index:
-    """Places in order of execution, and for each value what stores, makes and reads it."""
+    """Places in order of execution, for each value what stores, makes and reads it, and the versions of operators."""
 
     scopes: list[Scope] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
@@ -71,11 +71,12 @@ class Index:
     makers: dict[Value, Place] = field(default_factory=dict)
     readers: dict[Value, list[Reader]] = field(default_factory=dict)
     outputs: set[Value] = field(default_factory=set)
+    opsets: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, proto: ModelProto) -> "Index":
         """Indexes a model; edits to it are not seen afterwards."""
-        index = cls()
+        index = cls(opsets={opset.domain: opset.version for opset in proto.opset_import})
         index._add(proto.graph, None, None)
         return index
 
