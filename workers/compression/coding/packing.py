@@ -22,14 +22,22 @@ def pack(codes: Codes, bits: int) -> Codes:
     flat = np.ascontiguousarray(codes, np.uint8).reshape(-1)
     if bits == 8:
         return flat.copy()
-    if 8 % bits == 0:
-        share = 8 // bits
+    share = _share(bits)
+    padded = flat
+    if flat.size % share:
         padded = np.zeros(-(-flat.size // share) * share, np.uint8)
         padded[: flat.size] = flat
-        shifts = (np.arange(share, dtype=np.uint8) * bits).astype(np.uint8)
-        return np.asarray(np.bitwise_or.reduce(padded.reshape(-1, share) << shifts, axis=1), np.uint8)
-    planes = np.unpackbits(flat[:, None], axis=1, count=bits, bitorder="little")
-    return np.packbits(planes.reshape(-1), bitorder="little")
+    together = padded.reshape(-1, share)
+    if 8 % bits == 0:
+        found = together[:, 0].copy()
+        for place in range(1, share):
+            found |= together[:, place] << np.uint8(place * bits)
+        return found
+    words = together[:, 0].astype("<u8")
+    for place in range(1, share):
+        words |= together[:, place].astype("<u8") << np.uint64(place * bits)
+    packed = np.ascontiguousarray(words.view(np.uint8).reshape(-1, 8)[:, :bits]).reshape(-1)
+    return packed[: packed_size(flat.size, bits)]
 
 
 def unpack(packed: Codes, bits: int, count: int) -> Codes:
@@ -43,12 +51,26 @@ def unpack(packed: Codes, bits: int, count: int) -> Codes:
     packed = packed[: packed_size(count, bits)]
     if bits == 8:
         return packed.copy()
+    share = _share(bits)
+    codes = np.empty((-(-count // share), share), np.uint8)
+    mask = np.uint8((1 << bits) - 1)
     if 8 % bits == 0:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        codes = (packed[:, None] >> shifts) & np.uint8((1 << bits) - 1)
-        return np.ascontiguousarray(codes.reshape(-1)[:count])
-    planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(-1, bits)
-    return np.packbits(planes, axis=1, bitorder="little").reshape(-1)
+        for place in range(share):
+            codes[:, place] = (packed >> np.uint8(place * bits)) & mask
+    else:
+        padded = np.zeros(len(codes) * bits, np.uint8)
+        padded[: packed.size] = packed
+        bytes_of_words = np.zeros((len(codes), 8), np.uint8)
+        bytes_of_words[:, :bits] = padded.reshape(-1, bits)
+        words = bytes_of_words.view("<u8")[:, 0]
+        for place in range(share):
+            codes[:, place] = (words >> np.uint64(place * bits)).astype(np.uint8) & mask
+    return codes.reshape(-1)[:count]
+
+
+def _share(bits: int) -> int:
+    """How many codes fill whole bytes together: those of one byte, or eight."""
+    return 8 // bits if 8 % bits == 0 else 8
 
 
 def packed_size(count: int, bits: int) -> int:
