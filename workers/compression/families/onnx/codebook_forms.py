@@ -1,0 +1,100 @@
+"""Weights as packed codes into codebooks, which a ``Gather`` restores when onnxruntime loads the model.
+
+Stock onnxruntime folds the whole chain, at the levels basic and up, so that the layer runs as fast as in float on the
+very values of ``CodebookWeight.restored``. Embedding tables are never restored as a whole: their rows are, as they are
+looked up. Several codebooks are read by ``GatherElements``, one row of codes for each.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from workers.compression.coding.packing import Codes
+from workers.compression.families.onnx.chains import Chain
+from workers.compression.families.onnx.editing import Editor
+from workers.compression.families.onnx.table_forms import PackedRows
+from workers.compression.families.onnx.uniform_forms import as_stored
+from workers.compression.families.onnx.unpacking import row_pieces, unpacked
+from workers.compression.families.onnx.walking import Place, Value, layer_name
+from workers.compression.families.weights import Weight
+from workers.compression.quantization.codebook import CodebookWeight
+
+
+def store_codebook(editor: Editor, value: Value, weight: Weight, form: CodebookWeight) -> None:
+    """Stores ``value`` as codes and codebooks, and a chain that is folded at load.
+
+    Args:
+        form: Whole rows of the matrix share a codebook.
+    """
+    chain = Chain(editor, value.scope, value.name)
+    if form.codebooks.size == form.codebooks.shape[-1]:
+        _restore_from_one(chain, weight, form)
+    else:
+        as_stored(chain, _restore_from_many(chain, form), weight)
+    editor.replace_stored(value, chain.ending(value.name))
+
+
+def store_codebook_table(
+    editor: Editor, value: Value, weight: Weight, form: CodebookWeight, lookups: Sequence[Place]
+) -> None:
+    """Stores a table of one codebook; each row is restored when it is looked up, the table only for other readers.
+
+    Args:
+        lookups: The ``Gather`` nodes along its first axis; other readers may be there too.
+    """
+    head = Chain(editor, value.scope, value.name)
+    packed = PackedRows(head, form.codes, form.bits)
+    book = head.floats("codebook", form.codebooks.reshape(-1))
+    for place in lookups:
+        editor.replace(place, _lookup(editor, place, packed, book, form.codes.shape[1]))
+    if len(editor.index.readers.get(value, [])) > len(lookups):
+        as_stored(head, _looked_up(head, book, packed.unpacked(head, None)), weight)
+        head.ending(value.name)
+    editor.replace_stored(value, head.nodes)
+
+
+def _restore_from_one(chain: Chain, weight: Weight, form: CodebookWeight) -> None:
+    """Codes in the order in which the weight is stored: nothing has to be re-arranged at load."""
+    codes = np.asarray(weight.from_matrix(form.codes), np.uint8)
+    book = chain.floats("codebook", form.codebooks.reshape(-1))
+    parts = [chain.add("Gather", book, _codes(chain, codes[rows], form.bits)) for rows in row_pieces(codes.shape)]
+    if len(parts) > 1:
+        chain.add("Concat", *parts, axis=0)
+
+
+def _restore_from_many(chain: Chain, form: CodebookWeight) -> str:
+    """The matrix; what a shorter last group lacks is filled up and cut off again."""
+    rows, columns = form.blocks.shape
+    length, groups = form.blocks.lengths[0], form.blocks.counts[0]
+    padded = np.zeros((groups * length, columns), np.uint8)
+    padded[:rows] = form.codes
+    by_group = padded.reshape(groups, length * columns)
+    books = form.codebooks.reshape(groups, -1)
+    parts = []
+    for piece in row_pieces(by_group.shape):
+        book = chain.floats("codebook", books[piece])
+        parts.append(chain.add("GatherElements", book, _codes(chain, by_group[piece], form.bits), axis=1))
+    restored = parts[0] if len(parts) == 1 else chain.add("Concat", *parts, axis=0)
+    matrix = chain.reshape(restored, (groups * length, columns))
+    return matrix if groups * length == rows else chain.first(matrix, rows, axis=0)
+
+
+def _codes(chain: Chain, codes: Codes, bits: int) -> str:
+    nodes, made = unpacked(chain.editor, chain.scope, chain.name, codes, bits, TensorProto.INT32)
+    chain.nodes += nodes
+    return made
+
+
+def _lookup(editor: Editor, place: Place, packed: PackedRows, book: str, columns: int) -> list[NodeProto]:
+    node = place.node
+    chain = Chain(editor, place.scope, node.output[0])
+    codes = packed.unpacked(chain, chain.reshape(node.input[1], (-1,)), layer_name(node))
+    restored = _looked_up(chain, book, codes)
+    width = editor.share("width", np.array([columns], np.int64))
+    chain.add("Reshape", restored, chain.add("Concat", chain.add("Shape", node.input[1]), width, axis=0))
+    return chain.ending(node.output[0])
+
+
+def _looked_up(chain: Chain, book: str, codes: str) -> str:
+    return chain.add("Gather", book, chain.add("Cast", codes, to=TensorProto.INT32))
