@@ -56,11 +56,10 @@ class Chain:
 
     def floats(self, part: str, values: Array) -> str:
         """Stores float32 values, in half precision where that holds every one of them exactly."""
-        with np.errstate(over="ignore"):
-            halves = values.astype(np.float16)
-        if values.size > 1 and np.array_equal(halves.astype(np.float32), values):
-            return self.add("Cast", self.store(part, halves), to=TensorProto.FLOAT)
-        return self.store(part, values.astype(np.float32, copy=False))
+        halves = _halves(values)
+        if halves is None:
+            return self.store(part, values.astype(np.float32, copy=False))
+        return self.add("Cast", self.store(part, halves), to=TensorProto.FLOAT)
 
     def codes(self, part: str, codes: Codes, bits: int) -> str:
         """Stores codes below ``1 << bits`` in as many bits; gives them as float32 in the same shape."""
@@ -69,3 +68,10 @@ class Chain:
         nodes, made = unpacked(self.editor, self.scope, f"{self.name}_{part}", codes, bits, TensorProto.FLOAT)
         self.nodes += nodes
         return made
+
+
+def _halves(values: Array) -> Array | None:
+    """``values`` in half precision, if several and all of them are exact in it."""
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    return halves if values.size > 1 and np.array_equal(halves.astype(np.float32), values) else None

@@ -17,6 +17,7 @@ from workers.compression.families.onnx.walking import STANDARD, Index, Place, Va
 from workers.compression.specs.errors import InvalidModel, UnsupportedOperator
 
 _IR_VERSION = 10
+_TABLES = CODES | {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _ARRANGING = frozenset({"BitShift", "CumSum", "Expand", "Pad", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 """What these read behind their first input says how to arrange it."""
 
@@ -38,6 +39,11 @@ class Expansion:
     leaves: tuple[Value, ...]
     arrangement: tuple[Value, ...]
     positions: tuple[Value, int] | None = None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether something is scaled, not only re-arranged and cast."""
+        return any(place.node.op_type == "Mul" for place in self.places)
 
     def restored(self, _: Array) -> npt.NDArray[np.float32] | None:
         """The value in float32; None where onnxruntime cannot compute it alone."""
@@ -85,7 +91,7 @@ def expansions(index: Index) -> Iterator[Expansion]:
 def _lookup(index: Index, place: Place) -> Expansion | None:
     """The rows that a ``Gather`` of packed rows begins to restore, up to where they get the positions' shape."""
     table, positions = index.tensor(place, 0), index.read(place, 1)
-    if not _gathers(place) or table is None or table.data_type not in CODES or positions is None:
+    if not _gathers(place) or table is None or table.data_type not in _TABLES or positions is None:
         return None
     rows = {index.made(place): place}
     for following in index.places:

@@ -38,6 +38,7 @@ def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
     owned: dict[Place, _Parts] = {}
     restored = restorations(index)
     arranged = _arranged(index)
+    counted: set[Value] = set()
     overhead = {value for found in restored.values() for value in found.overhead}
     for value, tensor in index.stored.items():
         owner = computing_reader(index, value)
@@ -50,7 +51,9 @@ def stored_layers(proto: ModelProto) -> Iterator[StoredLayer]:
         as_it_is = any(index.read(owner, slot) == value for slot in range(len(owner.node.input)))
         parts.weights.append((tensor, restoration or (None if as_it_is else arranged.get(value))))
         if restoration is not None:
-            parts.extra_bytes += sum(stored_bytes(index.stored[found]) for found in restoration.overhead)
+            own = set(restoration.overhead) - counted
+            counted |= own
+            parts.extra_bytes += sum(stored_bytes(index.stored[found]) for found in own)
     for place in index.places:
         if place in owned:
             yield _layer(place.node, owned[place])

@@ -127,12 +127,12 @@ class OnnxModel(CompressibleModel):
 
     def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
         """Restores weights from other forms in the graph."""
-        stored_forms.store_forms(self.proto, {weight.name: form for weight, form in forms})
+        stored_forms.store_forms(self.proto, forms)
         self.changed()
 
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
-        """Every form can be restored by standard operators."""
-        return None
+        """Every form can be restored by standard operators, if the weight is not too large."""
+        return stored_forms.why_not(weight, form)
 
     def _tensor(self, weight: Weight) -> TensorProto:
         if self._tensors is None:

@@ -19,6 +19,7 @@ INTEGERS = frozenset(
 _BIAS_INTEGERS = frozenset({TensorProto.INT32})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _FLOAT8 = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2})
+_HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def _by_expansion(index: Index) -> dict[Value, Restoration]:
     known: set[Value] = set()
     # Tables first: what a tied layer computes with is made of their rows, not the other way round.
     for expansion in sorted(expansions(index), key=lambda expansion: expansion.positions is None):
-        packed = [leaf for leaf in expansion.leaves if index.stored[leaf].data_type in INTEGERS | _FLOAT8]
+        narrow = INTEGERS | _FLOAT8 | (_HALVES if expansion.multiplies else frozenset())
+        packed = [leaf for leaf in expansion.leaves if index.stored[leaf].data_type in narrow]
         gives_floats = any(index.stored[leaf].data_type in FLOATS | _FLOAT8 for leaf in expansion.leaves)
         if packed and gives_floats and known.isdisjoint(packed):
             known.update(packed)

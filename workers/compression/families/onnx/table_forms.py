@@ -7,11 +7,11 @@ A row's codes lie ``bytes`` apart in a byte, not side by side: shifting a row of
 runs of codes, which onnxruntime does several times faster than runs of two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import TensorProto
 
 from workers.compression.coding.packing import Codes
 from workers.compression.families.onnx.chains import Chain
@@ -91,6 +91,10 @@ class _RowParameters:
         varying = [name for name in names if name is not None and name != single]
         return cls(names, frozenset(varying) if count > 1 else frozenset())
 
+    def names_for(self, chain: Chain, rows: str) -> ParameterNames:
+        """Those of some rows."""
+        return self.names.changed(lambda name: chain.add("Gather", name, rows, axis=0) if name in self.by_row else name)
+
     @staticmethod
     def _repeated(chain: Chain, name: str, coded: Coded, inner: tuple[int, ...]) -> str:
         (count, _), height, rows = coded.blocks.counts, coded.blocks.lengths[0], coded.blocks.shape[0]
@@ -110,28 +114,33 @@ def store_table(editor: Editor, value: Value, weight: Weight, form: UniformWeigh
     head = Chain(editor, value.scope, value.name)
     packed = PackedRows(head, coded.codes, coded.bits)
     row_parameters = _RowParameters.of(head, coded)
+
+    def looked_up(chain: Chain, rows: str, name: str) -> str:
+        codes = packed.unpacked(chain, rows, name)
+        return _restored(chain, codes, coded, row_parameters.names_for(chain, rows))
+
     for place in lookups:
-        editor.replace(place, _lookup(editor, place, packed, coded, row_parameters))
+        look_up(editor, place, coded.blocks.shape[1], looked_up)
     if len(editor.index.readers.get(value, [])) > len(lookups):
         as_stored(head, _restored(head, packed.unpacked(head, None), coded, row_parameters.names), weight)
         head.ending(value.name)
     editor.replace_stored(value, head.nodes)
 
 
-def _lookup(
-    editor: Editor, place: Place, packed: PackedRows, coded: Coded, row_parameters: _RowParameters
-) -> list[NodeProto]:
+def look_up(editor: Editor, place: Place, columns: int, restore: Callable[[Chain, str, str], str]) -> None:
+    """Replaces a ``Gather`` by nodes that restore just the rows it looks up.
+
+    Args:
+        columns: Width of the table.
+        restore: Gets a chain, the rows' positions, flat, and a name for the node that looks them up; returns the rows,
+            shape (rows, columns).
+    """
     node = place.node
     chain = Chain(editor, place.scope, node.output[0])
-    rows = chain.reshape(node.input[1], (-1,))
-    codes = packed.unpacked(chain, rows, layer_name(node))
-    names = row_parameters.names.changed(
-        lambda name: chain.add("Gather", name, rows, axis=0) if name in row_parameters.by_row else name
-    )
-    restored = _restored(chain, codes, coded, names)
-    width = editor.share("width", np.array([coded.blocks.shape[1]], np.int64))
+    restored = restore(chain, chain.reshape(node.input[1], (-1,)), layer_name(node))
+    width = editor.share("width", np.array([columns], np.int64))
     chain.add("Reshape", restored, chain.add("Concat", chain.add("Shape", node.input[1]), width, axis=0))
-    return chain.ending(node.output[0])
+    editor.replace(place, chain.ending(node.output[0]))
 
 
 def _restored(chain: Chain, codes: str, coded: Coded, names: ParameterNames) -> str:
