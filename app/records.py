@@ -7,6 +7,7 @@ from app.idempotency.records import IdempotencyRecord
 from app.jobs.records import EventRecord, JobInputRecord, JobRecord, LeaseRecord, OutboxRecord, TrialRecord
 from app.keys.records import KeyRecord, ProjectRecord
 from app.models.records import ModelRecord
+from app.sensitivities.records import SensitivityRecord
 from app.workers_registry.records import WorkerRecord
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "OutboxRecord",
     "ProjectRecord",
     "Record",
+    "SensitivityRecord",
     "TrialRecord",
     "WorkerRecord",
 ]

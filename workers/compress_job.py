@@ -6,8 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from app.artifacts.records import ArtifactRecord
-from app.artifacts.repository import hold_blob, store_file
+from app.artifacts.repository import store_file
 from app.jobs import service
 from app.jobs.recipe_checks import student_of
 from app.jobs.records import JobRecord
@@ -26,16 +25,19 @@ from workers.compression.specs.messages import (
     Compress,
     Compressed,
     Data,
-    DatasetFile,
     ExtraFile,
     ModelFile,
     Probe,
     ProbeResult,
 )
+from workers.compression.specs.recipe import Recipe
 from workers.compression.specs.report import Report, StoredModel
 from workers.conclusion import Conclusion
+from workers.inputs import Lent
 from workers.measuring import measuring_slot
+from workers.sensitivities import keep, known_of
 from workers.stage import Stages
+from workers.stored_files import StoredFile, add_artifacts, store_reports
 
 COMPRESS, PROBE_ORIGINAL, PROBE_COMPRESSED, COMPARE = "compress", "probe-original", "probe-compressed", "compare"
 _WINDOWS = {COMPRESS: (0.0, 0.55), PROBE_ORIGINAL: (0.55, 0.6), PROBE_COMPRESSED: (0.6, 0.65), COMPARE: (0.65, 0.98)}
@@ -51,18 +53,6 @@ class _Inputs:
     data: Data
     students: dict[str, ModelFile]
     paths: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """A made file that lies in the blob store but is named by no row yet."""
-
-    kind: str
-    format: str
-    name: str
-    sha256: str
-    size_bytes: int
-    load: str = ""
 
 
 def compress(stages: Stages, job: JobRecord) -> Conclusion:
@@ -89,32 +79,14 @@ def _borrow(stages: Stages, job: JobRecord, lent: ExitStack) -> _Inputs:
         spec = service.spec_of(job)
         named = [student for step in spec.recipe if (student := student_of(step)) is not None]
         students = {student: session.get_one(ModelRecord, student) for student in named}
-    wanted = {_clean(model), *(_clean(student) for student in students.values()), *(u.sha256 for u in uses.values())}
-    paths = {sha256: lent.enter_context(storage.local(sha256)) for sha256 in wanted}
-    data = {
-        role: DatasetFile(
-            path=str(paths[use.sha256]),
-            format=use.format,
-            fields=use.fields,
-            part=use.part,
-            split_seed=use.split_seed,
-        )
-        for role, use in uses.items()
-    }
-    original, *lent_students = (
-        ModelFile(path=str(paths[_clean(found)]), format=ModelFormat(str(found.format)), sha256=_clean(found))
-        for found in (model, *students.values())
-    )
-    by_id = dict(zip(students, lent_students, strict=True))
-    return _Inputs(spec, model, original, Data(**data), by_id, tuple(paths.values()))
-
-
-def _clean(model: ModelRecord) -> str:
-    return model.clean_sha256 or model.sha256
+    files = Lent(storage, (model, *students.values()), uses, lent)
+    by_id = {student: files.model(found) for student, found in students.items()}
+    return _Inputs(spec, model, files.model(model), files.data, by_id, files.paths)
 
 
 def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tuple[Checkpoint, ...]) -> Compressed:
     spec, settings = inputs.spec, stages.workplace.settings
+    known = known_of(stages, job, inputs.original) if _quantizes(spec.recipe) else ()
     request = Compress(
         model=inputs.original,
         recipe=spec.recipe,
@@ -126,9 +98,10 @@ def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tupl
         checkpoints=checkpoints,
         checkpoint_seconds=settings.checkpoint_seconds,
         threads=settings.child_threads,
+        sensitivities=known,
     )
     with Keeper(stages, job, stages.folder / COMPRESS, len(spec.recipe)) as keeper:
-        return stages.run(
+        made = stages.run(
             COMPRESS,
             request,
             Compressed,
@@ -136,20 +109,28 @@ def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tupl
             readable=(*inputs.paths, *(Path(checkpoint.path) for checkpoint in checkpoints)),
             on_checkpoint=keeper.offer,
         )
+    for measured in made.sensitivities:
+        keep(stages, job, request, measured)
+    newest = next(iter((*made.sensitivities, *known)), None)
+    return made if newest is None else made.model_copy(update={"layers": newest.filled_in(made.layers)})
 
 
-def _store_artifact(stages: Stages, compressed: Compressed) -> _Stored:
+def _quantizes(recipe: Recipe) -> bool:
+    return any(step.technique == "quantize" for step in recipe)
+
+
+def _store_artifact(stages: Stages, compressed: Compressed) -> StoredFile:
     """Checks what the child made, as if it had been uploaded, and puts it into the store."""
     sha256, size = _store_made(stages, compressed.path, compressed.format)
     name = plain_name(compressed.name, "model")
-    return _Stored("model", compressed.format.value, name, sha256, size, compressed.load)
+    return StoredFile("model", compressed.format.value, name, sha256, size, compressed.load)
 
 
-def _store_extra(stages: Stages, extra: ExtraFile) -> _Stored:
+def _store_extra(stages: Stages, extra: ExtraFile) -> StoredFile:
     """The same for a file beside the model; only formats that models come in are looked into."""
     form = plain_format(extra.format)
     sha256, size = _store_made(stages, extra.path, ModelFormat(form) if form in set(ModelFormat) else None)
-    return _Stored(extra.kind, form, plain_name(extra.name, extra.kind), sha256, size, extra.load)
+    return StoredFile(extra.kind, form, plain_name(extra.name, extra.kind), sha256, size, extra.load)
 
 
 def _store_made(stages: Stages, relative: str, announced: ModelFormat | None) -> tuple[str, int]:
@@ -209,7 +190,7 @@ def _report(
     stages: Stages,
     job: JobRecord,
     inputs: _Inputs,
-    artifact: _Stored,
+    artifact: StoredFile,
     compressed: Compressed,
     comparison: Comparison,
 ) -> Report:
@@ -233,38 +214,20 @@ def _report(
     )
 
 
-def _store_reports(stages: Stages, made: Report) -> list[_Stored]:
-    contents = {
-        ("json", "report.json"): made.model_dump_json(indent=2, exclude_none=True),
-        ("markdown", "report.md"): report.to_markdown(made),
-        ("html", "report.html"): report.to_html(made),
-    }
-    stored = []
-    for (form, name), content in contents.items():
-        path = stages.folder / name
-        path.write_text(content, "utf-8")
-        sha256 = outputs.hash_of(path)
-        size = store_file(stages.workplace.database, stages.workplace.storage, path, sha256, move=True)
-        stored.append(_Stored("report", form, name, sha256, size))
-    return stored
+def _store_reports(stages: Stages, made: Report) -> list[StoredFile]:
+    return store_reports(
+        stages,
+        {
+            ("json", "report.json"): made.model_dump_json(indent=2, exclude_none=True),
+            ("markdown", "report.md"): report.to_markdown(made),
+            ("html", "report.html"): report.to_html(made),
+        },
+    )
 
 
-def _conclude(made: Report, files: list[_Stored]) -> Conclusion:
+def _conclude(made: Report, files: list[StoredFile]) -> Conclusion:
     def write(session: Session, job: JobRecord) -> None:
-        for file in files:
-            hold_blob(session, file.sha256, file.size_bytes)
-            session.add(
-                ArtifactRecord(
-                    project_id=job.project_id,
-                    job_id=job.id,
-                    kind=file.kind,
-                    format=file.format,
-                    name=file.name,
-                    sha256=file.sha256,
-                    size_bytes=file.size_bytes,
-                    load=file.load,
-                )
-            )
+        add_artifacts(session, job, files)
 
     plain = made.model_dump(mode="json", exclude_none=True)
     return Conclusion(

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.jobs import leases, repository
 from app.jobs.fence import LeaseLost
 from app.jobs.records import JobRecord
+from workers.analyze_job import analyze
 from workers.child import StopReason
 from workers.compress_job import compress
 from workers.compression.specs.errors import Code, EngineError
@@ -19,7 +20,12 @@ from workers.lease import Lease
 from workers.stage import Limits, Stages, failure_of, scratch_folder
 from workers.workplace import Failed, Stopped, Workplace
 
-_WORK = {repository.COMPRESS: compress, "inspect_model": inspect_model, "inspect_dataset": inspect_dataset}
+_WORK = {
+    repository.COMPRESS: compress,
+    repository.ANALYZE: analyze,
+    "inspect_model": inspect_model,
+    "inspect_dataset": inspect_dataset,
+}
 # The time limit of a job is kept by the clock on the wall; CPU time only stops a child that nobody watches any more.
 _CPU_ROOM_SECONDS = 60
 # Reasons that use up the attempt, as the job's story tells them; a worker that stops gives it back.
@@ -76,7 +82,7 @@ def _work(stages: Stages, job: JobRecord) -> Conclusion:
         )
     except Failed as failed_stage:
         failure = failed_stage.failure
-        if failure.code == Code.WORKER_LOST and job.kind == repository.COMPRESS and job.attempt < job.max_attempts:
+        if failure.code == Code.WORKER_LOST and job.kind in repository.SHOWN and job.attempt < job.max_attempts:
             stages.lease.story.add_log(f"{failure.detail} The job is tried again.")
             raise Stopped("killed") from failed_stage
     except EngineError as error:
@@ -88,12 +94,12 @@ def _work(stages: Stages, job: JobRecord) -> Conclusion:
     except Exception:  # noqa: BLE001 - a fault of ours has to end the job, not to leave it to the sweeper again and again
         _log.exception("the supervisor failed on %s", job.id)
         failure = Failure(code=Code.INTERNAL, detail="The service failed; its operator finds the reason in the log.")
-    return failed(failure) if job.kind == repository.COMPRESS else rejected(failure)
+    return failed(failure) if job.kind in repository.SHOWN else rejected(failure)
 
 
 def _limits(workplace: Workplace, job: JobRecord) -> Limits:
     settings = workplace.settings
-    if job.kind == repository.COMPRESS:
+    if job.kind in repository.SHOWN:
         cpu_seconds = int(job.timeout_seconds * (os.cpu_count() or 1)) + _CPU_ROOM_SECONDS
         return Limits(settings.child_memory_bytes, cpu_seconds)
     return Limits(settings.inspection_memory_bytes, settings.inspection_cpu_seconds)

@@ -76,7 +76,7 @@ class Sweeper:
                 if taken is None:
                     continue
                 outcome, job = taken
-                if outcome == "failed" and job.kind != repository.COMPRESS:
+                if outcome == "failed" and job.kind not in repository.SHOWN:
                     reject_input(session, job, _WORKER_LOST)
             _log.warning("worker %s lost %s: %s", lease.worker_id, lease.job_id, outcome)
 

@@ -15,7 +15,7 @@ from app.pagination import Filtering, ListPage, Paging
 from app.problems import problem_responses
 from workers.compression.specs.errors import Code
 from workers.compression.specs.metrics import Layer
-from workers.compression.specs.report import Report
+from workers.compression.specs.report import AnalysisReport, Report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -168,7 +168,7 @@ def logs(job_id: str, session: ReadSession, principal: Reader, accept: Accept = 
 
 @router.get(
     "/{job_id}/report",
-    response_model=Report,
+    response_model=Report | AnalysisReport,
     responses={200: {"content": {form: {"schema": {"type": "string"}} for form in reports.RENDERED}}}
     | UNFINISHED
     | NOT_ACCEPTABLE,

@@ -63,6 +63,25 @@ JOB_SPEC_EXAMPLE: dict[str, Any] = {
     },
 }
 
+ANALYSIS_CREATE_EXAMPLES: list[Any] = [
+    {"data": {"calibration": TRAIN_ID}, "bits": [2, 3, 4, 8], "group_size": 32, "sensitivity_samples": 64},
+    {},
+]
+
+ANALYSIS_SPEC_EXAMPLE: dict[str, Any] = {
+    **ANALYSIS_CREATE_EXAMPLES[0],
+    "model": MODEL_ID,
+    "recipe": [],
+    "split": {
+        "seed": 0,
+        "roles": {
+            "calibration": {"dataset": TRAIN_ID, "part": [0.0, 0.2]},
+            "evaluation": {"dataset": TRAIN_ID, "part": [0.2, 1.0]},
+        },
+        "summary": f"{TRAIN_ID} was split into disjoint, seeded, stratified parts: 20 % calibration, 80 % evaluation.",
+    },
+}
+
 JOB_READ_EXAMPLE: dict[str, Any] = {
     "id": JOB_ID,
     "object": "job",

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.jobs.records import JobRecord
-from app.jobs.repository import COMPRESS
+from app.jobs.repository import SHOWN
 from app.jobs.states import TERMINAL, JobState
 
 
@@ -42,7 +42,7 @@ def running_by_worker(session: Session, project_id: str, worker_ids: Sequence[st
         select(JobRecord.worker_id, JobRecord.id)
         .where(
             JobRecord.project_id == project_id,
-            JobRecord.kind == COMPRESS,
+            JobRecord.kind.in_(SHOWN),
             JobRecord.status.in_((JobState.RUNNING, JobState.CANCELLING)),
             JobRecord.worker_id.in_(worker_ids),
         )

@@ -11,14 +11,14 @@ from app.ids import new_id
 
 
 class JobRecord(Record):
-    """A unit of work: a compression that a user asked for, or the inspection of an upload (``kind``)."""
+    """A unit of work: a compression or analysis that a user asked for, or the inspection of an upload (``kind``)."""
 
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("job"))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     kind: Mapped[str] = mapped_column(String(20))
-    """``compress``, ``inspect_model`` or ``inspect_dataset``; only the first is shown by the API."""
+    """``compress``, ``analyze``, ``inspect_model`` or ``inspect_dataset``; only the first two are shown by the API."""
     status: Mapped[str] = mapped_column(String(12))
     capability: Mapped[str] = mapped_column(String(32))
     priority: Mapped[int] = mapped_column(Integer, default=0)

@@ -13,7 +13,9 @@ from app.jobs.records import EventRecord, JobInputRecord, JobRecord
 from app.jobs.states import TERMINAL, TRANSITIONS, JobState, sources_of
 from app.pagination import Filters, Page, narrowed, newest_first
 
-COMPRESS = "compress"
+COMPRESS, ANALYZE = "compress", "analyze"
+SHOWN = (COMPRESS, ANALYZE)
+"""Kinds of jobs that users ask for; inspections stay hidden."""
 
 
 def create(session: Session, job: JobRecord, inputs: tuple[str, ...] = ()) -> None:
@@ -29,10 +31,9 @@ def create(session: Session, job: JobRecord, inputs: tuple[str, ...] = ()) -> No
 
 
 def get(session: Session, project_id: str, job_id: str) -> JobRecord | None:
-    """A compression of this project; inspections stay hidden."""
-    return session.scalar(
-        select(JobRecord).where(JobRecord.id == job_id, JobRecord.project_id == project_id, JobRecord.kind == COMPRESS)
-    )
+    """A job of this project that a user asked for."""
+    mine = (JobRecord.id == job_id, JobRecord.project_id == project_id, JobRecord.kind.in_(SHOWN))
+    return session.scalar(select(JobRecord).where(*mine))
 
 
 def find(session: Session, job_id: str) -> JobRecord | None:
@@ -42,7 +43,7 @@ def find(session: Session, job_id: str) -> JobRecord | None:
 
 def list_page(session: Session, project_id: str, filters: Filters, model: str | None, page: Page) -> list[JobRecord]:
     """Newest first; one row more than ``page.limit`` if there are more."""
-    jobs = select(JobRecord).where(JobRecord.project_id == project_id, JobRecord.kind == COMPRESS)
+    jobs = select(JobRecord).where(JobRecord.project_id == project_id, JobRecord.kind.in_(SHOWN))
     if model is not None:
         jobs = jobs.where(JobRecord.model_id == model)
     jobs = narrowed(jobs, JobRecord, filters, JobState)
@@ -50,9 +51,9 @@ def list_page(session: Session, project_id: str, filters: Filters, model: str | 
 
 
 def count_queued(session: Session, project_id: str) -> int:
-    """Compressions of a project that still wait."""
+    """Jobs of a project that still wait, inspections not counted."""
     waiting = select(func.count()).where(
-        JobRecord.project_id == project_id, JobRecord.kind == COMPRESS, JobRecord.status == JobState.QUEUED
+        JobRecord.project_id == project_id, JobRecord.kind.in_(SHOWN), JobRecord.status == JobState.QUEUED
     )
     return session.scalar(waiting) or 0
 

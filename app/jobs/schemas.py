@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from app.artifacts.schemas import ArtifactRead
 from app.jobs.examples import (
+    ANALYSIS_CREATE_EXAMPLES,
+    ANALYSIS_SPEC_EXAMPLE,
     ESTIMATE_EXAMPLE,
     EVENT_EXAMPLE,
     JOB_CREATE_EXAMPLES,
@@ -16,9 +18,10 @@ from app.jobs.examples import (
 from app.jobs.states import JobState
 from app.problems import ProblemBody
 from workers.compression.specs.formats import ModelFormat
-from workers.compression.specs.job import Evaluation, Target
+from workers.compression.specs.job import Evaluation, InputShapes, Target
 from workers.compression.specs.metrics import JobMetrics
 from workers.compression.specs.recipe import Recipe
+from workers.compression.specs.sensitivity import SensitivityOptions
 from workers.compression.specs.step import Contract
 
 Role = Literal["train", "calibration", "evaluation"]
@@ -104,6 +107,38 @@ class JobSpec(JobCreate):
         return JobCreate.model_validate(self.model_dump(mode="json", exclude={"split"}))
 
 
+class AnalysisCreate(SensitivityOptions):
+    """How sensitive a model is to the quantization of its weights, one at a time, on some data or made-up inputs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": ANALYSIS_CREATE_EXAMPLES})
+
+    data: JobData = JobData()
+    input_shapes: InputShapes = Field(
+        default_factory=dict, description="Fills dynamic axes when inputs have to be made up."
+    )
+    execution: Execution = Execution()
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Feeds every random choice; same seed, same rows.")
+    labels: Labels = Field(default_factory=dict)
+
+
+class AnalysisSpec(AnalysisCreate):
+    """The resolved request of an analysis; it has no steps, for it changes nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ANALYSIS_SPEC_EXAMPLE]})
+
+    model: ObjectId
+    recipe: tuple[()] = ()
+    split: Split = Split()
+
+    def request(self) -> AnalysisCreate:
+        """What was asked for, without what resolving it added."""
+        return AnalysisCreate.model_validate(self.model_dump(mode="json", exclude={"model", "recipe", "split"}))
+
+    def options(self) -> SensitivityOptions:
+        """The part of it that the engine is told."""
+        return SensitivityOptions(**{name: getattr(self, name) for name in SensitivityOptions.model_fields})
+
+
 class LabelsPatch(BaseModel):
     """New labels in place of the old ones."""
 
@@ -137,7 +172,7 @@ class JobRead(BaseModel):
     object: Literal["job"] = "job"
     status: JobState
     done: bool
-    spec: JobSpec
+    spec: JobSpec | AnalysisSpec
     progress: Progress
     attempt: int
     queue: Queue

@@ -9,9 +9,9 @@ from app.config import Settings
 from app.datasets import repository as datasets_repository
 from app.db import DatabaseNow
 from app.errors import JobFinished, JobNotFinished, NotFound, RateLimited, failure_body
-from app.jobs import estimate, planning, repository
+from app.jobs import analyses, estimate, planning, repository
 from app.jobs.records import JobRecord
-from app.jobs.schemas import JobCreate, JobSpec, Role
+from app.jobs.schemas import AnalysisCreate, AnalysisSpec, JobCreate, JobSpec, Role, Split
 from app.jobs.states import TERMINAL, JobState
 from workers.compression.specs.errors import EngineError
 from workers.compression.specs.formats import DatasetFormat
@@ -37,33 +37,49 @@ class DatasetUse:
 
 def submit(session: Session, settings: Settings, project_id: str, request: JobCreate) -> JobRecord:
     """Accepts a job, or refuses it with everything that can be known now."""
+    _check_queue(session, settings, project_id)
+    resolved = planning.resolve(session, project_id, request)
+    estimate.check_fits(resolved, settings)
+    return _create(session, project_id, repository.COMPRESS, resolved.spec, resolved.inputs)
+
+
+def submit_analysis(
+    session: Session, settings: Settings, project_id: str, model_id: str, request: AnalysisCreate
+) -> JobRecord:
+    """Accepts the analysis of a model, or refuses it likewise."""
+    _check_queue(session, settings, project_id)
+    resolved = analyses.resolve(session, project_id, model_id, request)
+    estimate.check_fits(resolved.ahead, settings)
+    return _create(session, project_id, repository.ANALYZE, resolved.spec, resolved.ahead.inputs)
+
+
+def _check_queue(session: Session, settings: Settings, project_id: str) -> None:
     if repository.count_queued(session, project_id) >= settings.max_queued_jobs:
         raise RateLimited(
             f"{settings.max_queued_jobs} jobs of this project wait already.",
             limit=settings.max_queued_jobs,
             reason="queue_full",
         )
-    resolved = planning.resolve(session, project_id, request)
-    estimate.check_fits(resolved, settings)
-    return _create(session, project_id, resolved)
 
 
-def _create(session: Session, project_id: str, resolved: planning.Resolved) -> JobRecord:
-    execution = resolved.spec.execution
+def _create(
+    session: Session, project_id: str, kind: str, spec: JobSpec | AnalysisSpec, inputs: planning.Inputs
+) -> JobRecord:
+    execution = spec.execution
     job = JobRecord(
         project_id=project_id,
-        kind=repository.COMPRESS,
+        kind=kind,
         capability=COMPRESSION_CAPABILITY,
         priority=PRIORITIES[execution.priority],
-        admitted=not resolved.inputs.waiting_for(),
-        model_id=resolved.spec.model,
-        spec=resolved.spec.model_dump(mode="json"),
-        labels=dict(resolved.spec.labels),
+        admitted=not inputs.waiting_for(),
+        model_id=spec.model,
+        spec=spec.model_dump(mode="json"),
+        labels=dict(spec.labels),
         max_attempts=execution.max_attempts,
         timeout_seconds=execution.timeout_seconds,
         pending_deadline=DatabaseNow() + execution.max_pending_seconds,
     )
-    repository.create(session, job, resolved.inputs.ids())
+    repository.create(session, job, inputs.ids())
     return job
 
 
@@ -91,15 +107,24 @@ def admit_waiting(session: Session, input_id: str) -> None:
     """Checks again the jobs that waited for the inspection of ``input_id``: they may run now, or they fail."""
     for job in repository.waiting_for(session, input_id):
         try:
-            resolved = planning.resolve(session, job.project_id, spec_of(job).request())
+            spec, inputs = _resolve_again(session, job)
         except EngineError as error:
             repository.end_queued(
                 session, job.id, JobState.FAILED, termination_reason="error", error=failure_body(_failure(error))
             )
             continue
-        job.spec = resolved.spec.model_dump(mode="json")
-        if not resolved.inputs.waiting_for():
+        job.spec = spec.model_dump(mode="json")
+        if not inputs.waiting_for():
             repository.admit(session, job)
+
+
+def _resolve_again(session: Session, job: JobRecord) -> tuple[JobSpec | AnalysisSpec, planning.Inputs]:
+    if job.kind == repository.ANALYZE:
+        asked = analysis_of(job)
+        analysis = analyses.resolve(session, job.project_id, asked.model, asked.request())
+        return analysis.spec, analysis.ahead.inputs
+    resolved = planning.resolve(session, job.project_id, spec_of(job).request())
+    return resolved.spec, resolved.inputs
 
 
 def _failure(error: EngineError) -> Failure:
@@ -113,9 +138,14 @@ def spec_of(job: JobRecord) -> JobSpec:
     return JobSpec.model_validate(job.spec)
 
 
+def analysis_of(job: JobRecord) -> AnalysisSpec:
+    """The resolved spec of an analysis."""
+    return AnalysisSpec.model_validate(job.spec)
+
+
 def data_for(session: Session, job: JobRecord) -> dict[Role, DatasetUse]:
     """The data of a job by role, for the runner; the rows of two roles never overlap."""
-    split = spec_of(job).split
+    split = Split.model_validate(job.spec["split"])
     uses: dict[Role, DatasetUse] = {}
     for role, part in split.roles.items():
         dataset = datasets_repository.get(session, job.project_id, part.dataset)
@@ -158,8 +188,12 @@ def cancel(session: Session, project_id: str, job_id: str) -> JobRecord:
 def retry(session: Session, settings: Settings, project_id: str, job_id: str) -> JobRecord:
     """A new job with the same spec, checked anew."""
     job = get_finished(session, project_id, job_id)
-    request = spec_of(job).request().model_copy(update={"labels": dict(job.labels)})
-    return submit(session, settings, project_id, request)
+    labels = {"labels": dict(job.labels)}
+    if job.kind == repository.ANALYZE:
+        analysis = analysis_of(job)
+        again = analysis.request().model_copy(update=labels)
+        return submit_analysis(session, settings, project_id, analysis.model, again)
+    return submit(session, settings, project_id, spec_of(job).request().model_copy(update=labels))
 
 
 def relabel(session: Session, project_id: str, job_id: str, labels: dict[str, str]) -> JobRecord:

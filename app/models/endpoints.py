@@ -6,6 +6,10 @@ from app import intake
 from app.dependencies import Reader, ReadSession, ServicesDep, Writer, WriteSession
 from app.downloads import DOWNLOAD_RESPONSES, Download, download_response
 from app.errors import problem_responses
+from app.jobs import service as jobs_service
+from app.jobs.endpoints import LINK_TO_JOB
+from app.jobs.schemas import AnalysisCreate, JobRead
+from app.jobs.views import job_read
 from app.models import lineage as lineages
 from app.models import repository, service
 from app.models.schemas import Lineage, ModelForm, ModelPatch, ModelPromote, ModelRead
@@ -19,6 +23,9 @@ from workers.compression.specs.metrics import TensorStatistics
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 NOT_FOUND = problem_responses(Code.NOT_FOUND)
+REFUSALS = problem_responses(
+    Code.INVALID_SPEC, Code.UNSUPPORTED_TECHNIQUE, Code.DATASET_MISMATCH, Code.OUT_OF_MEMORY, Code.OUT_OF_DISK
+)
 
 
 @router.post(
@@ -95,3 +102,29 @@ def list_tensors(model_id: str, session: ReadSession, principal: Reader, paging:
 def get_lineage(model_id: str, session: ReadSession, principal: Reader) -> Lineage:
     """What the model was made from and what was made from it."""
     return lineages.lineage(session, service.get(session, principal.project_id, model_id))
+
+
+@router.post(
+    "/{model_id}/analyze",
+    status_code=202,
+    response_model=JobRead,
+    responses={202: LINK_TO_JOB, **NOT_FOUND, **REFUSALS, **problem_responses(Code.RATE_LIMITED)},
+)
+def analyze(
+    model_id: str,
+    response: Response,
+    session: WriteSession,
+    principal: Writer,
+    services: ServicesDep,
+    request: AnalysisCreate | None = None,
+) -> JobRead:
+    """Submits a job that measures how far the outputs move when one layer at a time is quantized.
+
+    Its `layers` and its report hold the result. What an earlier job measured on the same rows is not measured again,
+    and jobs with `quantize.mixed` go by what an analysis has measured.
+    """
+    model = service.get(session, principal.project_id, model_id)
+    asked = request or AnalysisCreate()
+    job = jobs_service.submit_analysis(session, services.settings, principal.project_id, model.id, asked)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_read(session, job)

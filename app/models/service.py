@@ -16,6 +16,7 @@ from app.jobs.service import submit_inspection
 from app.models import repository
 from app.models.records import ModelRecord
 from app.models.schemas import ModelForm, ModelPatch, ModelPromote
+from app.sensitivities import repository as sensitivities
 from app.uploads import Upload
 from app.validation_pointers import FieldError
 from workers.compression.specs.containers.sniffing import sniff_model
@@ -165,7 +166,9 @@ def delete(session: Session, project_id: str, model_id: str) -> None:
 
 
 def _forget(session: Session, model: ModelRecord) -> None:
-    for sha256 in {model.sha256, model.clean_sha256 or model.sha256}:
+    clean = model.clean_sha256 or model.sha256
+    for sha256 in {model.sha256, clean}:
         release_blob(session, sha256)
+    sensitivities.forget(session, model.project_id, clean)
     session.delete(model)
     session.flush()

@@ -33,10 +33,9 @@ def analyze(request: Analyze, context: Context) -> Analyzed:
         )
     # Nothing is judged here, so the evaluation's rows may serve where there are no others.
     dataset = context.any_data() or evaluation_data(model, context)
-    survey = Survey(model, weights, request.options, dataset, context)
-    bits = tuple(sorted(set(request.options.bits)))
     known = context.sensitivities.maps
-    measured = survey.sensitivities({weight.name: bits for weight in weights})
+    with Survey(model, weights, request.options, dataset, context) as survey:
+        measured = survey.sensitivities({weight.name: request.options.bits for weight in weights})
     context.progress(1.0, "measured")
     return Analyzed(
         sensitivity=measured,

@@ -75,8 +75,6 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
     stored file.
     """
     context.step = "open"
-    context.checkpoint_seconds = request.checkpoint_seconds
-    context.checkpoints = {found.step: found for found in request.checkpoints}
     recipe = [step.model_dump(mode="json") for step in request.recipe]
     context.identity = json.dumps([request.model.sha256 or Path(request.model.path).stat().st_size, recipe])
     context.open_original = partial(open_file, request.model, context)
@@ -185,7 +183,8 @@ def _fill(context: Context, request: Compress | Analyze | Probe | Compare) -> No
     context.calibration = open_dataset(roles.calibration) if roles.calibration else None
     context.evaluation_data = open_dataset(roles.evaluation) if roles.evaluation else None
     if isinstance(request, Compress | Analyze):
-        context.threads = request.threads
+        context.threads, context.checkpoint_seconds = request.threads, request.checkpoint_seconds
+        context.checkpoints = {found.step: found for found in request.checkpoints}
         context.sensitivities = KnownSensitivities(
             model=request.model.sha256,
             data=fingerprint(request.data, request.evaluation, request.seed),

@@ -11,10 +11,11 @@ from jinja2 import Environment, StrictUndefined
 from pydantic import JsonValue
 
 from workers.compression import charts
-from workers.compression.specs.messages import Comparison, Compressed
+from workers.compression.specs.messages import Analyzed, Comparison, Compressed
 from workers.compression.specs.metrics import Metrics
 from workers.compression.specs.recipe import Recipe
-from workers.compression.specs.report import Report, StoredModel
+from workers.compression.specs.report import AnalysisReport, Report, StoredModel
+from workers.compression.specs.sensitivity import SensitivityOptions
 
 TASK_METRICS = ("accuracy", "f1", "auc", "rmse", "mae", "r2", "spearman", "pearson", "perplexity")
 MISSING = "–"
@@ -41,7 +42,7 @@ def build(
     """
     return Report(
         job=job,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        created_at=_now(),
         original=original,
         artifact=artifact,
         load=compressed.load,
@@ -56,6 +57,41 @@ def build(
         harness=comparison.harness,
         environment={**comparison.environment, **(environment or {})},
     )
+
+
+def build_analysis(
+    *,
+    model: StoredModel,
+    options: SensitivityOptions,
+    analyzed: Analyzed,
+    rows: str,
+    seed: int,
+    job: str | None = None,
+    environment: dict[str, JsonValue] | None = None,
+) -> AnalysisReport:
+    """The report of a job that measured and changed nothing.
+
+    Args:
+        rows: Which rows were used, in words.
+    """
+    return AnalysisReport(
+        job=job,
+        created_at=_now(),
+        model=model,
+        options=options,
+        sensitivity=analyzed.sensitivity,
+        reused=analyzed.reused,
+        rows=rows,
+        seconds=analyzed.seconds,
+        layers=analyzed.layers,
+        warnings=analyzed.warnings,
+        seed=seed,
+        environment={**analyzed.environment, **(environment or {})},
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def headline_rows(report: Report) -> list[Row]:
@@ -88,17 +124,17 @@ def headline_rows(report: Report) -> list[Row]:
     return rows
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: Report | AnalysisReport) -> str:
     """The report for a pull request or a terminal."""
-    return _render("report.md.jinja", report, autoescape=False)
+    return _render("md.jinja", report, autoescape=False)
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Report | AnalysisReport) -> str:
     """A self-contained page: no script, no outside reference."""
-    return _render("report.html.jinja", report, autoescape=True)
+    return _render("html.jinja", report, autoescape=True)
 
 
-def _render(template: str, report: Report, *, autoescape: bool) -> str:
+def _render(ending: str, report: Report | AnalysisReport, *, autoescape: bool) -> str:
     # Markdown cells go through the ``cell`` filter instead: HTML entities would show there.
     environment = Environment(
         autoescape=autoescape,  # noqa: S701
@@ -109,8 +145,9 @@ def _render(template: str, report: Report, *, autoescape: bool) -> str:
     environment.filters["bytes"] = _bytes
     environment.filters["charts"] = charts.draw_all
     environment.filters["cell"] = _markdown_cell
-    source = resources.files("workers.compression").joinpath("templates", template).read_text("utf-8")
-    return environment.from_string(source).render(report=report, rows=headline_rows(report))
+    name, rows = ("report", headline_rows(report)) if isinstance(report, Report) else ("analysis", [])
+    source = resources.files("workers.compression").joinpath("templates", f"{name}.{ending}").read_text("utf-8")
+    return environment.from_string(source).render(report=report, rows=rows)
 
 
 def _quality_rows(before: Metrics, after: Metrics) -> list[Row]:

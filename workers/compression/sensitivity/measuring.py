@@ -8,7 +8,8 @@ from workers.compression.context import Context
 from workers.compression.data import Dataset
 from workers.compression.families.weights import CompressibleModel, LayerInputs, Weight
 from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.uniform import Grid, UniformWeight, quantize
+from workers.compression.quantization.rounding import quantize_matrix
+from workers.compression.quantization.uniform import UniformWeight
 from workers.compression.sensitivity.yardstick import Yardstick
 from workers.compression.specs.errors import NumericalFailure
 from workers.compression.specs.sensitivity import MeasuredOption, SensitivityOptions, WeightSensitivity
@@ -33,6 +34,11 @@ def watches_activations(options: SensitivityOptions) -> bool:
     return options.algorithm == "gptq"
 
 
+def blocks_of(weight: Weight, options: SensitivityOptions) -> Blocks:
+    """The groups of a weight that share a scale."""
+    return Blocks.of_matrix(weight.matrix_shape, "group", options.group_size)
+
+
 def quantized(
     model: CompressibleModel, weight: Weight, bits: int, options: SensitivityOptions, inputs: LayerInputs | None
 ) -> UniformWeight:
@@ -48,8 +54,15 @@ def quantized(
             reason="weight_not_finite",
             hint="Exclude the layer, or repair the model.",
         )
-    blocks = Blocks.of_matrix(weight.matrix_shape, "group", options.group_size)
-    return quantize(matrix, Grid.of(options.scheme, bits), blocks, options.scheme)
+    return quantize_matrix(
+        matrix,
+        algorithm=options.algorithm,
+        bits=bits,
+        scheme=options.scheme,
+        blocks=blocks_of(weight, options),
+        range="mse",
+        inputs=inputs,
+    )
 
 
 def with_inputs(
@@ -72,7 +85,7 @@ def measure(
     options: SensitivityOptions,
     yardstick: Yardstick,
     context: Context,
-) -> list[WeightSensitivity]:
+) -> Iterator[WeightSensitivity]:
     """Quantizes one weight at a time to each number of bits and compares the outputs.
 
     Args:
@@ -80,8 +93,7 @@ def measure(
         found: The weights, with what enters their layers.
     """
     total, done = sum(map(len, wanted.values())), 0
-    measured = []
-    for weight, inputs in found:
+    for number, (weight, inputs) in enumerate(found):
         effects = []
         for bits in wanted[weight.name]:
             context.progress(done / total, f"sensitivity of {weight.layer} at {bits} bits")
@@ -90,7 +102,8 @@ def measure(
                 effect = yardstick.effect(run)
             effects.append(MeasuredOption(bits=bits, error=effect.error, loss=effect.loss))
             done += 1
-        measured.append(
-            WeightSensitivity(name=weight.name, layer=weight.layer, parameters=weight.size, options=tuple(effects))
+        measured = WeightSensitivity(
+            name=weight.name, layer=weight.layer, parameters=weight.size, options=tuple(effects)
         )
-    return measured
+        context.metric("sensitivity", measured.reference.error, number)
+        yield measured

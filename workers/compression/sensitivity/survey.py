@@ -1,12 +1,14 @@
 """The sensitivities of a model's weights: what is known of them, and the rest measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Self
 
 from workers.compression.context import Context
 from workers.compression.data import Dataset
 from workers.compression.families.weights import CompressibleModel, Floats, Weight
 from workers.compression.sensitivity.measuring import measure, watches_activations, with_inputs
+from workers.compression.sensitivity.notes import Notes
 from workers.compression.sensitivity.yardstick import Effect, Yardstick
 from workers.compression.specs.sensitivity import Measurement, SensitivityMap, SensitivityOptions, WeightSensitivity
 
@@ -18,7 +20,7 @@ Wanted = Mapping[str, tuple[int, ...]]
 
 
 class Survey:
-    """Measures on ``dataset`` what quantization of ``weights`` does to a model's outputs.
+    """Measures on ``dataset`` what quantization of ``weights`` does to a model's outputs; to be entered.
 
     Args:
         model: The same before and after.
@@ -42,6 +44,13 @@ class Survey:
         self._dataset = dataset
         self._context = context
 
+    def __enter__(self) -> Self:
+        self._model.threads(self._context.threads)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._model.threads(self._context.target.threads)
+
     @cached_property
     def yardstick(self) -> Yardstick:
         """The rows, and what the unchanged model makes of them."""
@@ -60,19 +69,18 @@ class Survey:
 
         What earlier jobs measured is taken over, and the whole is noted in the context to be kept.
         """
-        measured = self._measurement()
-        known = self._context.sensitivities.find(measured)
+        measured, notes = self._measurement(), Notes(self._context)
+        known = _together(self._context.sensitivities.find(measured), notes.known(measured))
         missing = _missing(known, wanted)
         if known is not None:
             self._tell(known, missing)
-        found = self._measure(missing) if missing else []
-        made = SensitivityMap(
-            measured=measured,
-            rows=known.rows if known is not None else self.yardstick.rows,
-            loss=known.loss if known is not None else self.yardstick.loss,
-            weights=self._in_order(found),
-        )
-        made = made if known is None else made.merged(known)
+        made = known or SensitivityMap(measured=measured, rows=self.yardstick.rows, loss=self.yardstick.loss)
+        for found in self._measure(missing) if missing else ():
+            made = made.merged(made.model_copy(update={"weights": (found,)}))
+            notes.note(made, finished=False)
+        if missing:
+            notes.note(made, finished=True)
+        made = made.model_copy(update={"weights": self._in_order(made.weights)})
         self._context.sensitivities.keep(made)
         return made
 
@@ -95,19 +103,21 @@ class Survey:
         left = f"; {len(missing)} weights have to be measured further" if missing else ""
         self._context.log(f"sensitivity of {reused} weights reused{left}")
 
-    def _measure(self, missing: Wanted) -> list[WeightSensitivity]:
+    def _measure(self, missing: Wanted) -> Iterator[WeightSensitivity]:
         model, context = self._model, self._context
         weights = [weight for weight in self._weights if weight.name in missing]
-        model.threads(context.threads)
-        try:
-            found = with_inputs(model, weights, self._dataset, self._options, context.threads)
-            return measure(model, missing, found, self._options, self.yardstick, context)
-        finally:
-            model.threads(context.target.threads)
+        found = with_inputs(model, weights, self._dataset, self._options, context.threads)
+        return measure(model, missing, found, self._options, self.yardstick, context)
 
     def _in_order(self, found: Iterable[WeightSensitivity]) -> tuple[WeightSensitivity, ...]:
+        """The weights looked at in graph order, then what is known of others."""
         by_name = {weight.name: weight for weight in found}
-        return tuple(by_name[weight.name] for weight in self._weights if weight.name in by_name)
+        first = tuple(by_name.pop(weight.name) for weight in self._weights if weight.name in by_name)
+        return (*first, *by_name.values())
+
+
+def _together(first: SensitivityMap | None, second: SensitivityMap | None) -> SensitivityMap | None:
+    return first.merged(second) if first is not None and second is not None else first or second
 
 
 def _missing(known: SensitivityMap | None, wanted: Wanted) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from workers.compression.specs.step import Contract
 
 MetricName = Literal["accuracy", "f1", "auc", "rmse", "mae", "r2", "spearman", "pearson", "fidelity"]
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
+InputShapes = dict[str, tuple[Annotated[int, Field(ge=0, le=1 << 24)], ...]]
 
 
 class Target(Contract):
@@ -25,7 +26,7 @@ class Evaluation(Contract):
     batch_sizes: tuple[BatchSize, ...] = Field((1, 8), min_length=1, max_length=8)
     max_samples: int = Field(2000, ge=1, le=1_000_000, description="Evaluation rows used at most.")
     repeats: int = Field(50, ge=5, le=10_000, description="Timed calls per batch size and model.")
-    input_shapes: dict[str, tuple[Annotated[int, Field(ge=0, le=1 << 24)], ...]] = Field(
+    input_shapes: InputShapes = Field(
         default_factory=dict, description="Fills dynamic axes when inputs have to be made up."
     )
 

@@ -120,6 +120,8 @@ class Analyze(JobPart):
     task: Literal["analyze"] = "analyze"
     model: ModelFile
     options: SensitivityOptions
+    checkpoints: tuple[Checkpoint, ...] = ()
+    checkpoint_seconds: Annotated[float, Field(gt=0.0, le=1e9)] = 30.0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     sensitivities: tuple[SensitivityMap, ...] = ()
 

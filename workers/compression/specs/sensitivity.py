@@ -95,7 +95,7 @@ class SensitivityMap(Contract):
     measured: Measurement
     rows: Count = Field(description="Rows used; fewer than asked for where the data or memory gave out.")
     loss: Finite | None = Field(None, description="Of the unchanged model.")
-    weights: Annotated[tuple[WeightSensitivity, ...], Field(max_length=20_000)]
+    weights: Annotated[tuple[WeightSensitivity, ...], Field(max_length=20_000)] = ()
 
     def merged(self, other: "SensitivityMap") -> "SensitivityMap":
         """With what only ``other`` holds of the same measurement."""
@@ -103,6 +103,10 @@ class SensitivityMap(Contract):
         mine = [w.merged(theirs[w.name]) if w.name in theirs else w for w in self.weights]
         names = {weight.name for weight in mine}
         return self.model_copy(update={"weights": (*mine, *(w for w in other.weights if w.name not in names))})
+
+    def of(self, name: str) -> dict[int, MeasuredOption]:
+        """What was measured of a weight, by the number of bits."""
+        return next(({o.bits: o for o in weight.options} for weight in self.weights if weight.name == name), {})
 
     def by_layer(self) -> dict[str, float]:
         """The error by which each layer is ranked, that of its weights added up."""

@@ -75,6 +75,12 @@ class KmeansQuantize(QuantizeStep):
         None, description="Trains the codebooks' values afterwards, as finetune.recover does; needs training data."
     )
 
+    @model_validator(mode="after")
+    def _one_codebook_learns(self) -> "KmeansQuantize":
+        if self.recovery is not None and self.granularity != "tensor":
+            raise ValueError("recovery trains one codebook per weight: leave granularity at tensor")
+        return self
+
     def required(self) -> tuple[Need, ...]:
         """Data for what looks at activations and for what trains."""
         calibration: tuple[Need, ...] = ("calibration",) if self.sensitivity == "activations" else ()
@@ -105,13 +111,16 @@ class MixedQuantize(QuantizeStep):
         None, gt=0.0, le=32.0, description="Bits per weight over all quantized layers, group metadata counted."
     )
     max_error: float | None = Field(
-        None, gt=0.0, le=1.0, description="Largest predicted relative squared error of the outputs (0.01 is 20 dB)."
+        None, gt=0.0, le=1.0, description="Largest relative squared error of the outputs, as measured (0.01 is 20 dB)."
     )
     algorithm: Literal["rtn", "hqq", "gptq"] = "hqq"
     scheme: Literal["affine", "symmetric"] = "affine"
     group_size: GroupSize = 32
     embeddings: bool = Field(True, description="Whether tables that rows are looked up in are quantized too.")
-    samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most.")
+    samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most, by gptq.")
+    sensitivity_samples: int = Field(
+        32, ge=1, le=100_000, description="Rows on which outputs are compared, for every layer and number of bits."
+    )
 
     @model_validator(mode="before")
     @classmethod
