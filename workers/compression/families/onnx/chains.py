@@ -49,6 +49,12 @@ class Chain:
         """``value`` in another shape."""
         return self.add("Reshape", value, self.editor.share("shape", np.array(shape, np.int64)))
 
+    def look_up(self, table: str, rows: str, name: str = "") -> str:
+        """Rows of a table; ``name`` is the node's."""
+        found = self.add("Gather", table, rows, axis=0)
+        self.nodes[-1].name = name
+        return found
+
     def first(self, value: str, count: int, axis: int) -> str:
         """The first elements along an axis."""
         bounds = (("from", 0), ("to", count), ("axis", axis))

@@ -5,16 +5,16 @@ them; in older graphs, and in tables, whose ``Gather`` takes no such type, they 
 256 numbers. (``DequantizeLinear`` is not used: onnxruntime 1.32 does not fold it.)
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from onnx import TensorProto
 
 from workers.compression.families.model import Array
 from workers.compression.families.onnx.chains import Chain
 from workers.compression.families.onnx.editing import Editor
+from workers.compression.families.onnx.float_weights import FloatWeight
+from workers.compression.families.onnx.matrices import is_lookup
 from workers.compression.families.onnx.table_forms import look_up
-from workers.compression.families.onnx.walking import Place, Value
+from workers.compression.families.onnx.walking import layer_name
 from workers.compression.families.weights import FloatForm, Weight
 from workers.compression.quantization.narrow_floats import DTYPES
 
@@ -24,42 +24,54 @@ BFLOAT16_OPSET = 13
 _WIDE_ENOUGH = {"float16", "bfloat16"}
 
 
-def store_floats(editor: Editor, value: Value, weight: Weight, form: FloatForm, lookups: Sequence[Place]) -> None:
-    """Stores ``value`` in the type of the form.
+def store_floats(editor: Editor, found: FloatWeight, weight: Weight, form: FloatForm) -> None:
+    """Stores a weight in the type of the form."""
+    values = weight.from_matrix(form.values).astype(DTYPES[form.dtype])
+    if form.scale is None and form.dtype in _WIDE_ENOUGH:
+        store_cast(editor, found, values)
+    else:
+        _store_scaled(editor, found, weight, form, values)
 
-    Args:
-        lookups: The ``Gather`` nodes along its first axis; other readers may be there too.
-    """
+
+def store_cast(editor: Editor, found: FloatWeight, values: Array) -> None:
+    """Stores a tensor of any rank as ``values`` of a 16-bit type."""
+    value = found.value
     chain = Chain(editor, value.scope, value.name)
-    dtype = DTYPES[form.dtype]
-    values = weight.from_matrix(form.values).astype(dtype)
-    typed = form.dtype in _WIDE_ENOUGH or (not lookups and editor.index.opsets.get("", 0) >= FLOAT8_OPSET)
-    stored = chain.store(form.dtype if typed else "codes", values if typed else values.view(np.uint8))
-    scale = None if form.scale is None else chain.store("scale", _beside(weight, form.scale))
-
-    def restored(steps: Chain, found: str, factor: str | None) -> str:
-        numbers = steps.add("Cast", found, to=TensorProto.FLOAT) if typed else _named(steps, found, dtype)
-        return numbers if factor is None else steps.add("Mul", numbers, factor)
-
-    def looked_up(steps: Chain, rows: str, name: str) -> str:
-        found = steps.add("Gather", stored, rows, axis=0)
-        steps.nodes[-1].name = name
-        by_row = scale is not None and form.scale is not None and form.scale.size > 1
-        return restored(steps, found, steps.add("Gather", scale, rows, axis=0) if by_row and scale else scale)
-
+    stored = chain.store(values.dtype.name, values)
+    lookups = [reader.place for reader in found.readers if is_lookup(reader)]
     for place in lookups:
-        look_up(editor, place, weight.shape[1], looked_up)
-    if len(editor.index.readers.get(value, [])) > len(lookups):
-        restored(chain, stored, scale)
+        rows = Chain(editor, place.scope, value.name)
+        rows.add("Cast", rows.look_up(stored, place.node.input[1], layer_name(place.node)), to=TensorProto.FLOAT)
+        editor.replace(place, rows.ending(place.node.output[0]))
+    if len(found.readers) > len(lookups):
+        chain.add("Cast", stored, to=TensorProto.FLOAT)
         chain.ending(value.name)
     editor.replace_stored(value, chain.nodes)
 
 
-def store_cast(editor: Editor, value: Value, values: Array) -> None:
-    """Stores a tensor of any rank as ``values`` of a 16-bit type."""
+def _store_scaled(editor: Editor, found: FloatWeight, weight: Weight, form: FloatForm, values: Array) -> None:
+    value, dtype = found.value, DTYPES[form.dtype]
+    lookups = [reader.place for reader in found.readers if is_lookup(reader)] if len(weight.shape) == 2 else []
     chain = Chain(editor, value.scope, value.name)
-    chain.add("Cast", chain.store(values.dtype.name, values), to=TensorProto.FLOAT)
-    editor.replace_stored(value, chain.ending(value.name))
+    typed = form.dtype in _WIDE_ENOUGH or (not lookups and editor.index.opsets.get("", 0) >= FLOAT8_OPSET)
+    stored = chain.store(form.dtype if typed else "codes", values if typed else values.view(np.uint8))
+    scale = None if form.scale is None else chain.store("scale", _beside(weight, form.scale))
+    by_row = form.scale is not None and form.scale.size > 1
+
+    def restored(steps: Chain, numbers: str, factor: str | None) -> str:
+        numbers = steps.add("Cast", numbers, to=TensorProto.FLOAT) if typed else _named(steps, numbers, dtype)
+        return numbers if factor is None else steps.add("Mul", numbers, factor)
+
+    def looked_up(steps: Chain, rows: str, name: str) -> str:
+        numbers = steps.look_up(stored, rows, name)
+        return restored(steps, numbers, steps.look_up(scale, rows) if scale is not None and by_row else scale)
+
+    for place in lookups:
+        look_up(editor, place, weight.shape[1], looked_up)
+    if len(found.readers) > len(lookups):
+        restored(chain, stored, scale)
+        chain.ending(value.name)
+    editor.replace_stored(value, chain.nodes)
 
 
 def _named(chain: Chain, codes: str, dtype: np.dtype[np.generic]) -> str:

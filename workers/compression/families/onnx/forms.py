@@ -48,7 +48,7 @@ def store_form(editor: Editor, found: FloatWeight, weight: Weight, form: WeightF
     elif isinstance(form, CodebookWeight):
         _store_codebook(editor, found, weight, form)
     else:
-        store_floats(editor, found.value, weight, form, _lookups(found))
+        store_floats(editor, found, weight, form)
 
 
 def why_not(weight: Weight, form: WeightForm) -> str | None:

@@ -51,8 +51,7 @@ class PackedRows:
         for stored, width in self._planes:
             found = stored
             if rows is not None:
-                found = chain.add("Gather", stored, rows, axis=0)
-                chain.nodes[-1].name = name if not total else f"{name}/{width}"
+                found = chain.look_up(stored, rows, name if not total else f"{name}/{width}")
             plane = chain.add("Cast", self._codes(chain, found, width), to=TensorProto.FLOAT)
             if total:
                 factor = chain.editor.share("times", np.array(1 << width, np.float32))
@@ -93,7 +92,7 @@ class _RowParameters:
 
     def names_for(self, chain: Chain, rows: str) -> ParameterNames:
         """Those of some rows."""
-        return self.names.changed(lambda name: chain.add("Gather", name, rows, axis=0) if name in self.by_row else name)
+        return self.names.changed(lambda name: chain.look_up(name, rows) if name in self.by_row else name)
 
     @staticmethod
     def _repeated(chain: Chain, name: str, coded: Coded, inner: tuple[int, ...]) -> str:
