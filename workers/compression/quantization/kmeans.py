@@ -61,6 +61,12 @@ def cluster(matrix: Floats, blocks: Blocks, wanted: Clustering, importance: Floa
     return CodebookWeight(codes, codebooks, wanted.bits, blocks)
 
 
+def codebook_bytes(blocks: Blocks, bits: int) -> int:
+    """Bytes of packed codes and codebooks; of several codebooks the entries take two bytes each."""
+    count = int(np.prod(blocks.counts))
+    return -(-int(np.prod(blocks.shape, dtype=np.int64)) * bits // 8) + (count << bits) * (4 if count == 1 else 2)
+
+
 def nearest(rows: Floats, books: Floats) -> npt.NDArray[np.uint8]:
     """The index of the entry nearest to each value; of two equally near ones, the lower.
 

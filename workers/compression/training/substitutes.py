@@ -5,7 +5,8 @@ from torch import nn
 
 MAX_SHARED_VALUES = 256
 """More distinct values than an 8-bit code can tell apart are no codebook."""
-_SMALLEST_CODEBOOK_WEIGHT = 4096
+SMALLEST_CODEBOOK_WEIGHT = 4096
+"""Elements; few values in a smaller weight may be chance."""
 _FEWEST_USES = 16
 
 
@@ -77,13 +78,13 @@ def keeping_structure(weight: torch.Tensor) -> nn.Module | None:
     A weight counts as shared if it is large and each of at most 256 values stands in it many times on average: that
     does not come about by training in floats.
     """
-    if weight.numel() >= _SMALLEST_CODEBOOK_WEIGHT and _shares_values(weight):
+    if weight.numel() >= SMALLEST_CODEBOOK_WEIGHT and _shares_values(weight):
         return Shared(weight)
     return Masked(weight) if bool((weight == 0).any()) else None
 
 
 def _shares_values(weight: torch.Tensor) -> bool:
-    sample = weight.detach().reshape(-1)[:_SMALLEST_CODEBOOK_WEIGHT]
+    sample = weight.detach().reshape(-1)[:SMALLEST_CODEBOOK_WEIGHT]
     if len(torch.unique(sample)) > MAX_SHARED_VALUES:
         return False
     distinct = len(torch.unique(weight))

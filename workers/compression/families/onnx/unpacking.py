@@ -89,7 +89,7 @@ class _Step:
     nodes: list[NodeProto]
 
     def add(self, operator: str, *others: str, **attributes: Any) -> None:
-        output = self.editor.fresh(f"{self.name}_codes")
+        output = self.editor.fresh("codes")
         node = helper.make_node(operator, [self.nodes[-1].output[0], *others], [output], **attributes)
         self.nodes.append(node)
 
@@ -99,12 +99,12 @@ def _plane(editor: Editor, scope: Scope, name: str, plane: Codes, width: int, to
     packed = pack(plane, width)
     if width == 8:
         stored = editor.store(scope, f"{name}_packed", packed.reshape(plane.shape))
-        return [helper.make_node("Cast", [stored], [editor.fresh(f"{name}_codes")], to=to)]
+        return [helper.make_node("Cast", [stored], [editor.fresh("codes")], to=to)]
     share = 8 // width
     stored = editor.store(scope, f"{name}_packed", packed.reshape(-1, 1))
     lefts = editor.share(f"left_{width}", np.arange(8 - width, -1, -width, dtype=np.uint8))
     right = editor.share(f"right_{width}", np.array([8 - width], np.uint8))
-    first = helper.make_node("BitShift", [stored, lefts], [editor.fresh(f"{name}_codes")], direction="LEFT")
+    first = helper.make_node("BitShift", [stored, lefts], [editor.fresh("codes")], direction="LEFT")
     steps = _Step(editor, name, [first])
     steps.add("BitShift", right, direction="RIGHT")
     if packed.size * share != plane.size:
@@ -121,7 +121,7 @@ def _joined(editor: Editor, name: str, nodes: list[NodeProto], upper: str, width
     lower = nodes[-1].output[0]
     dtype = helper.tensor_dtype_to_np_dtype(to)
     factor = editor.share(f"times_{1 << width}", np.array(1 << width, dtype))
-    raised, total = (editor.fresh(f"{name}_codes") for _ in range(2))
+    raised, total = (editor.fresh("codes") for _ in range(2))
     nodes.append(helper.make_node("Mul", [upper, factor], [raised]))
     nodes.append(helper.make_node("Add", [raised, lower], [total]))
     return total
