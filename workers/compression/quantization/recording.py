@@ -3,27 +3,22 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from workers.compression.coding.packing import pack, unpack
-from workers.compression.families.weights import FloatForm, FloatType, Weight, WeightForm
+from workers.compression.coding.packing import pack, packed_size, unpack
+from workers.compression.families.weights import FloatForm, Weight, WeightForm
 from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.narrow_floats import DTYPES, FloatType
 from workers.compression.quantization.uniform import Grid, Parameters, UniformWeight
 from workers.compression.specs.errors import InvalidResult
 from workers.compression.specs.step import Contract
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=8)]
-FLOAT_TYPES: dict[FloatType, npt.DTypeLike] = {
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-    "float8_e5m2": ml_dtypes.float8_e5m2,
-}
+_PIECE = 1 << 20
 
 
 class Description(Contract):
@@ -49,9 +44,9 @@ def recorded(form: WeightForm | None) -> tuple[Description, Arrays]:
         return _uniform(form)
     if isinstance(form, CodebookWeight):
         described = Description(kind="codebook", bits=form.bits, lengths=form.blocks.lengths)
-        return described, {"codes": pack(form.codes, form.bits), "codebooks": form.codebooks}
+        return described, {"codes": _packed(form.codes, form.bits), "codebooks": form.codebooks}
     if isinstance(form, FloatForm):
-        stored = form.values.astype(FLOAT_TYPES[form.dtype])
+        stored = form.values.astype(DTYPES[form.dtype])
         scale = {} if form.scale is None else {"scale": form.scale}
         return Description(kind="floats", dtype=form.dtype), {"values": stored.view(np.uint8), **scale}
     return Description(kind="kept"), {}
@@ -73,9 +68,10 @@ def restored(weight: Weight, description: Description, arrays: Arrays) -> Weight
 
 def _uniform(form: UniformWeight) -> tuple[Description, Arrays]:
     grid, parameters = form.grid, form.parameters
-    half = 1 << (grid.bits - 1)
-    codes = (form.integers.astype(np.int16) + (half if grid.signed else 0)).astype(np.uint8)
-    arrays: dict[str, npt.NDArray[Any]] = {"codes": pack(codes, grid.bits), "scale": parameters.scale}
+    codes = form.integers.view(np.uint8)
+    if grid.signed:
+        codes = codes + np.uint8(1 << (grid.bits - 1))
+    arrays: dict[str, npt.NDArray[Any]] = {"codes": _packed(codes, grid.bits), "scale": parameters.scale}
     if parameters.zero is not None:
         arrays["zero"] = parameters.zero
     if parameters.offset is not None:
@@ -86,11 +82,23 @@ def _uniform(form: UniformWeight) -> tuple[Description, Arrays]:
     return described, arrays
 
 
+def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """A piece at a time, because packing takes several times the memory of what is packed."""
+    flat = codes.reshape(-1)
+    if bits == 8:
+        return flat
+    packed = np.empty(packed_size(flat.size, bits), np.uint8)
+    for start in range(0, flat.size, _PIECE):
+        piece = pack(flat[start : start + _PIECE], bits)
+        packed[start * bits // 8 :][: piece.size] = piece
+    return packed
+
+
 def _form(shape: tuple[int, int], described: Description, arrays: Arrays) -> WeightForm | None:
     if described.kind == "kept":
         return None
     if described.kind == "floats":
-        values = arrays["values"].view(FLOAT_TYPES[described.dtype]).reshape(shape).astype(np.float32)
+        values = arrays["values"].view(DTYPES[described.dtype]).reshape(shape).astype(np.float32)
         scale = arrays.get("scale")
         if scale is not None and scale.shape not in {(1, 1), (shape[0], 1)}:
             raise ValueError(f"{scale.shape} scales")
@@ -103,8 +111,9 @@ def _form(shape: tuple[int, int], described: Description, arrays: Arrays) -> Wei
             raise ValueError(f"{books.shape} codebooks")
         return CodebookWeight(codes, books, described.bits, blocks)
     grid = Grid(described.signed, described.bits, described.narrow)
-    half = 1 << (described.bits - 1)
-    integers = (codes.astype(np.int16) - half).astype(np.int8) if described.signed else codes
+    if described.signed:
+        codes -= np.uint8(1 << (described.bits - 1))
+    integers = codes.view(grid.dtype)
     parameters = Parameters(arrays["scale"], arrays.get("zero"), arrays.get("offset"))
     if any(found is not None and found.shape != blocks.counts for found in vars(parameters).values()):
         raise ValueError("parameters of other blocks")

@@ -30,7 +30,7 @@ from pydantic import Field, ValidationError
 from workers.compression.coding.packing import pack, pack_words
 from workers.compression.families.weights import WeightForm
 from workers.compression.quantization.codebook import CodebookWeight
-from workers.compression.quantization.recording import FLOAT_TYPES
+from workers.compression.quantization.narrow_floats import DTYPES
 from workers.compression.quantization.uniform import UniformWeight
 from workers.compression.specs.errors import InvalidModel
 from workers.compression.specs.step import Contract
@@ -94,7 +94,7 @@ def parts_of(form: WeightForm, shape: tuple[int, ...]) -> tuple[Layout, Arrays]:
     if isinstance(form, CodebookWeight):
         layout = Layout(kind="codebook", shape=shape, bits=form.bits, block=_block(form.blocks.lengths))
         return layout, {".codes": _packed(form.codes, form.bits), ".codebook": form.codebooks}
-    values = form.values.astype(FLOAT_TYPES[form.dtype]).reshape(shape)
+    values = form.values.astype(DTYPES[form.dtype]).reshape(shape)
     rows, columns = form.values.shape
     scale = {} if form.scale is None else {"_scale": form.scale}
     shared_rows = rows if form.scale is not None and form.scale.shape[0] == 1 else 1

@@ -23,7 +23,7 @@ def store_in_half_precision(model: Model, spec: Float16Quantize, context: Contex
     converted = 0
     for count, (name, tensor) in enumerate(model.stored.items()):
         context.progress(count / len(tensors), name)
-        if tensor.dtype not in _WIDE or not selects(name, spec.include, spec.exclude):
+        if not tensor.is_plain or tensor.dtype not in _WIDE or not selects(name, spec.include, spec.exclude):
             continue
         if fits_half(name, tensor.load(), context):
             tensors[name] = tensor.converted(torch.float16)
