@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto
 
 from workers.compression.families.model import Array
-from workers.compression.families.onnx.expansions import expansions
+from workers.compression.families.onnx.expansions import Expansion, expansions
 from workers.compression.families.onnx.walking import Index, Reader, Value, array, integer_attribute, numel
 
 Floats = npt.NDArray[np.float32]
@@ -77,8 +77,7 @@ def _by_expansion(index: Index) -> dict[Value, Restoration]:
     known: set[Value] = set()
     # Tables first: what a tied layer computes with is made of their rows, not the other way round.
     for expansion in sorted(expansions(index), key=lambda expansion: expansion.positions is None):
-        narrow = INTEGERS | _FLOAT8 | (_HALVES if expansion.multiplies else frozenset())
-        packed = [leaf for leaf in expansion.leaves if index.stored[leaf].data_type in narrow]
+        packed = _packed(index, expansion)
         gives_floats = any(index.stored[leaf].data_type in FLOATS | _FLOAT8 for leaf in expansion.leaves)
         if packed and gives_floats and known.isdisjoint(packed):
             known.update(packed)
@@ -86,6 +85,15 @@ def _by_expansion(index: Index) -> dict[Value, Restoration]:
             overhead = tuple(leaf for leaf in expansion.leaves if leaf != largest)
             found[largest] = Restoration(overhead, expansion.restored)
     return found
+
+
+def _packed(index: Index, expansion: Expansion) -> list[Value]:
+    """The tensors that hold a weight's numbers: integers or 8-bit floats, else halves if these are scaled."""
+    for types in (INTEGERS | _FLOAT8, _HALVES if expansion.multiplies else frozenset()):
+        found = [leaf for leaf in expansion.leaves if index.stored[leaf].data_type in types]
+        if found:
+            return found
+    return []
 
 
 def _restoration_of(index: Index, value: Value) -> Restoration | None:

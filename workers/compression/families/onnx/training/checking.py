@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
+from workers.compression.families.onnx.folding import FOLDABLE
 from workers.compression.families.onnx.quantized import restorations
 from workers.compression.families.onnx.training.operators.call import Call, call_of
 from workers.compression.families.onnx.training.operators.table import LIMITS, OPERATORS
@@ -53,12 +54,11 @@ def calls_of(proto: ModelProto, index: Index, places: Sequence[Place]) -> list[C
             f"The model is written in opset {opsets['']}; training reads opset {FIRST_OPSET} and newer.",
             hint="Export the model again with a newer opset.",
         )
-    problems: dict[str, str] = {}
-    for place in places:
-        problem = _problem(place.node)
-        if problem is not None:
-            problems.setdefault(problem, layer_name(place.node)[:100])
-    if problems:
+    found = [(place, problem) for place in places if (problem := _problem(place.node)) is not None]
+    if all(place.node.op_type in FOLDABLE for place, _ in found):
+        _check_stored(proto, index)
+    if found:
+        problems = {problem: layer_name(place.node)[:100] for place, problem in reversed(found)}
         raise _refusal(problems)
     _check_stored(proto, index)
     return [_call(place.node, opsets) for place in places]
@@ -92,7 +92,7 @@ def _check_stored(proto: ModelProto, index: Index) -> None:
     quantized = next(iter(restorations(index)), None)
     if quantized is not None:
         raise UnsupportedOperator(
-            f"The weight {quantized.name[:200]!r} is quantized, and its integers cannot learn.", hint=_BEFORE_QUANTIZING
+            f"The weight {quantized.name[:200]!r} is quantized, and its codes cannot learn.", hint=_BEFORE_QUANTIZING
         )
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
