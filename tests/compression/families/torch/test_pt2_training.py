@@ -10,7 +10,7 @@ from tests import trained
 from workers.compression.context import Context
 from workers.compression.families.torch import pt2
 from workers.compression.families.torch.pt2_model import Pt2Model
-from workers.compression.families.torch.storage import Int8Weight
+from workers.compression.families.torch.storage import IntegerWeight, Place
 from workers.compression.families.trainable import Trainable
 from workers.compression.specs.errors import UnsupportedTechnique
 
@@ -246,7 +246,9 @@ def test_a_program_exported_in_training_mode_is_refused(opened: Open) -> None:
 
 def test_integer_weights_are_refused(open_digits: Callable[[str], Pt2Model]) -> None:
     model = open_digits("mlp")
-    model.store_as("0.weight", Int8Weight(torch.ones(256, 64, dtype=torch.int8), torch.ones(256, 1)))
+    integers = torch.ones(256, 64, dtype=torch.int8)
+    place = Place.plain(256, 64, torch.float32)
+    model.store_as("0.weight", IntegerWeight(integers, torch.ones(256, 1), 8, (1, 64), place))
     with pytest.raises(UnsupportedTechnique, match=r"0\.weight is stored as integers"):
         model.trainable()
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from workers.compression.context import Context
 from workers.compression.families.statistics import describe_tensor
-from workers.compression.families.torch import compressed_tensors_layout
 from workers.compression.families.torch.architectures import architecture_of
+from workers.compression.families.torch.compressed_tensors_layout import CONFIG_KEY
+from workers.compression.families.torch.compressed_tensors_reading import split
 from workers.compression.families.torch.model_folder import open_folder
 from workers.compression.families.torch.transformer_loading import load_module
 from workers.compression.families.torch.transformer_model import TransformerModel
@@ -23,7 +24,7 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
         format=model.format,
         family=model.family,
         clean=f"{out.name}/{clean.name}",
-        parameters=sum(tensor.numel() for _, tensor in model.parameters()),
+        parameters=sum(tensor.elements for _, tensor in model.parameters()),
         inputs=model.inputs,
         outputs=model.outputs,
         tensors=tuple(describe_tensor(name, array) for name, array in model.tensors()),
@@ -48,9 +49,7 @@ def open_model(path: Path, context: Context) -> TransformerModel:
     folder = open_folder(path, Path(tempfile.mkdtemp(dir=context.scratch)))
     architecture = architecture_of(folder.config)
     entries, notes = checked_config(folder.config, architecture.load_class().config_class)
-    tensors, quantized = compressed_tensors_layout.split(
-        folder.tensors(), folder.config.get(compressed_tensors_layout.CONFIG_KEY)
-    )
+    tensors, quantized = split(folder.tensors(), folder.config.get(CONFIG_KEY))
     loaded = load_module(architecture, build_config(architecture, entries), tensors, quantized)
     for note in (*folder.notes, *notes, *loaded.notes):
         context.warn(note)

@@ -23,11 +23,11 @@ def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
         format=model.format,
         family=model.family,
         clean=f"{out.name}/{clean.name}",
-        parameters=sum(tensor.numel() for _, tensor in model.parameters()),
+        parameters=sum(tensor.elements for _, tensor in model.parameters()),
         inputs=model.inputs,
         outputs=model.outputs,
         tensors=tuple(describe_tensor(name, array) for name, array in model.tensors()),
-        details={"nodes": len(model.program.graph.nodes), "restored_weights": len(model.storage)},
+        details={"nodes": len(model.program.graph.nodes), "restored_weights": len(model.quantized)},
         warnings=tuple(context.warnings),
     )
 

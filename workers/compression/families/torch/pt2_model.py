@@ -12,25 +12,30 @@ from torch.export.graph_signature import TensorArgument as TensorName
 from torch.utils import _pytree as pytree
 
 from workers.compression.families.model import Array, Feeds, StoredLayer
-from workers.compression.families.tensors.stored import to_numpy
+from workers.compression.families.tensors.stored import StoredTensor, to_numpy
 from workers.compression.families.torch import running
-from workers.compression.families.torch.layers import layer_name, stored_layers
-from workers.compression.families.torch.pt2_editing import (
-    RESTORING,
-    SCALE_SUFFIX,
-    ZERO_POINT_SUFFIX,
-    settle,
-    store_as_half,
-    store_as_integers,
+from workers.compression.families.torch.layers import StoredAs, layer_name, stored_layers
+from workers.compression.families.torch.pt2_buffers import (
+    NOTES_NAME,
+    SHIFTS_PREFIX,
+    Note,
+    buffers_of,
+    encode_notes,
+    read_back,
+    read_notes,
+    tensors_of,
 )
+from workers.compression.families.torch.pt2_editing import add_buffer, settle, store_as_float
 from workers.compression.families.torch.pt2_head import with_fresh_head
 from workers.compression.families.torch.pt2_program import operator_name, placeholders, stored_tensors, users_of
+from workers.compression.families.torch.pt2_restoring import is_looked_up, store_quantized
 from workers.compression.families.torch.pt2_training import trainable_program
-from workers.compression.families.torch.storage import Int8Weight, Storage
+from workers.compression.families.torch.storage import Storage
 from workers.compression.families.torch.training import adopted, quantized_before_training
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
-from workers.compression.families.weights import Role
+from workers.compression.families.weights import Role, Weight, WeightForm
+from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.specs.errors import UnsupportedFormat
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -56,6 +61,7 @@ class Pt2Model(TorchModel):
         self._stored_bytes = stored_bytes
         self._module: Any = None
         self._values = _values(program)
+        self._notes = read_notes(program.state_dict)
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -105,34 +111,47 @@ class Pt2Model(TorchModel):
         return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
     @property
-    def storage(self) -> dict[str, Storage]:
-        """Weights stored as integers, by name."""
-        state = self.program.state_dict
-        return {
-            name: Int8Weight(tensor, state[name + SCALE_SUFFIX], state.get(name + ZERO_POINT_SUFFIX))
-            for name, tensor in state.items()
-            if tensor.dtype == torch.int8 and name + SCALE_SUFFIX in state
-        }
+    def quantized(self) -> dict[str, Note]:
+        """Weights that the program restores from integers, codes or scaled floats, by name."""
+        return self._notes
 
-    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def _helpers(self) -> set[str]:
+        """Buffers that are no weight by themselves."""
+        state = self.program.state_dict
+        found = {name for name in state if name == NOTES_NAME or name.startswith(SHIFTS_PREFIX)}
+        return found.union(*(buffers_of(name, note, state) for name, note in self._notes.items()))
+
+    def parameters(self) -> Iterator[tuple[str, StoredTensor]]:
         """Weights and buffers as the operators see them, tied ones once."""
-        storage = self.storage
-        helpers = {name + suffix for name in storage for suffix in (SCALE_SUFFIX, ZERO_POINT_SUFFIX)}
+        helpers = self._helpers()
         for name, tensor in _unshared(self.program).items():
-            form = storage.get(name)
-            if isinstance(form, Int8Weight):
-                yield name, form.expanded()
+            if name in self._notes:
+                yield name, self._restored(name)
             elif name not in helpers:
-                yield name, tensor.detach()
+                yield name, StoredTensor.of(tensor)
+
+    def _restored(self, name: str) -> StoredTensor:
+        note, state = self._notes[name], self.program.state_dict
+        return StoredTensor(note.place.dtype, note.place.shape, lambda: read_back(name, note, state).expanded())
 
     def float_weights(self) -> Iterator[FloatWeight]:
         """Weights stored as floats that the graph reads."""
         nodes = placeholders(self.program)
-        quantized = self.storage
+        helpers = self._helpers()
         for name, tensor in _unshared(self.program).items():
-            is_helper = name.endswith((SCALE_SUFFIX, ZERO_POINT_SUFFIX)) and name.rpartition("_")[0] in quantized
-            if tensor.is_floating_point() and name in nodes and name in self.program.state_dict and not is_helper:
+            if tensor.is_floating_point() and name in nodes and name in self.program.state_dict and name not in helpers:
                 yield FloatWeight(name, tensor.detach(), _channel_axis(nodes[name]), role=_role(nodes[name]))
+
+    def values_of(self, name: str) -> torch.Tensor:
+        """The values of a weight."""
+        found: torch.Tensor = self.program.state_dict[name]
+        return found.detach()
+
+    def why_not(self, weight: Weight, form: WeightForm) -> str | None:
+        """Codebooks are for whole rows."""
+        if isinstance(form, CodebookWeight) and form.blocks.counts[1] > 1:
+            return "codebooks that columns do not share have no place in the graph"
+        return None
 
     def replace_values(self, name: str, values: torch.Tensor) -> None:
         """Gives a weight, and all that are tied to it, other values."""
@@ -144,11 +163,18 @@ class Pt2Model(TorchModel):
 
     def store_as(self, name: str, form: Storage) -> None:
         """Edits the graph to read ``form`` and restore it."""
-        for tied in self._tied(name):
-            if isinstance(form, Int8Weight):
-                store_as_integers(self.program, tied, form)
-            else:
-                store_as_half(self.program, tied)
+        tied = self._tied(name)
+        if isinstance(form, torch.dtype):
+            for other in tied:
+                store_as_float(self.program, other, form)
+        else:
+            nodes = placeholders(self.program)
+            by_row = any(is_looked_up(nodes[other]) for other in tied)
+            note = Note.of(form, _reader(nodes[name]), by_row=by_row)
+            tensors = tensors_of(form, note)
+            for other in tied:
+                store_quantized(self.program, other, note, tensors)
+                self._notes[other] = note
         self._after_change()
 
     def trainable(self) -> Trainable:
@@ -176,7 +202,7 @@ class Pt2Model(TorchModel):
         return made
 
     def _refuse_integers(self) -> None:
-        quantized = next(iter(self.storage), None)
+        quantized = next(iter(self._notes), None)
         if quantized is not None:
             raise quantized_before_training(quantized)
 
@@ -198,19 +224,39 @@ class Pt2Model(TorchModel):
         self._values = _values(self.program)
         self._stored_bytes = sum(tensor.nbytes for tensor in _unshared(self.program).values())
 
+    def changed(self) -> None:
+        """To be called after editing ``program``."""
+        self._after_change()
+
     def save(self, path: Path) -> None:
         """Writes the program with ``torch.export.save``, without sample inputs."""
+        if self._notes:
+            self._write_notes()
         settle(self.program)
         # A path would put the file's name into the archive, and the same model must give the same bytes.
         with path.open("wb") as file:
             torch.export.save(self.program, file)
 
+    def _write_notes(self) -> None:
+        notes = encode_notes(self._notes)
+        node = add_buffer(self.program, NOTES_NAME, notes)
+        node.meta["val"] = node.meta["val"].new_empty(notes.shape)
+        self.program.state_dict[NOTES_NAME] = notes
+
     def stored_layers(self) -> Iterator[StoredLayer]:
         """One entry per module that had parameters, named by the operator that reads its weight."""
         operators: dict[str, str] = {}
         for name, node in placeholders(self.program).items():
-            operators.setdefault(layer_name(name), _reader(node))
-        return stored_layers(self.parameters(), self.storage, lambda name: operators.get(name) or "parameter")
+            note = self._notes.get(name)
+            operators.setdefault(layer_name(name), note.reader if note else _reader(node))
+        return stored_layers(self.parameters(), self._stored_as(), lambda name: operators.get(name) or "parameter")
+
+    def _stored_as(self) -> dict[str, StoredAs]:
+        state, found = self.program.state_dict, {}
+        for name, note in self._notes.items():
+            size = sum(state[buffer].nbytes for buffer in buffers_of(name, note, state))
+            found[name] = StoredAs(size, float(note.bits))
+        return found
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Values as stored, one tensor at a time."""
@@ -251,9 +297,9 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
 
 
 def _reader(node: torch.fx.Node) -> str:
-    """The operator that a stored tensor is for, past those that restore it."""
+    """The operator that a stored tensor is for, past the cast of a narrower type."""
     found = next(iter(users_of(node)), node)
-    while operator_name(found) in RESTORING and len(found.users) == 1:
+    while operator_name(found) == "_to_copy" and len(found.users) == 1:
         found = next(iter(found.users))
     return operator_name(found)
 

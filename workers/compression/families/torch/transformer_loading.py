@@ -9,7 +9,8 @@ from transformers.initialization import no_init_weights
 
 from workers.compression.families.tensors.stored import StoredTensor
 from workers.compression.families.torch.architectures import Architecture
-from workers.compression.families.torch.storage import Int8Weight, Storage
+from workers.compression.families.torch.compressed_tensors_layout import LayoutWeight
+from workers.compression.families.torch.storage import Storage
 from workers.compression.families.torch.transformers_config import build_module
 from workers.compression.specs.errors import InvalidModel
 
@@ -39,7 +40,7 @@ def load_module(
     architecture: Architecture,
     config: Any,
     tensors: Mapping[str, StoredTensor],
-    quantized: Mapping[str, Int8Weight],
+    quantized: Mapping[str, LayoutWeight],
 ) -> LoadedModule:
     """Builds and fills the module; weights stay mapped from the file, quantized ones are expanded.
 
@@ -50,16 +51,16 @@ def load_module(
         skeleton = build_module(architecture, config)
     rename = _renaming(skeleton, [*tensors, *quantized])
     renamed = {rename(name): tensor for name, tensor in tensors.items()}
-    integers = {rename(name): weight for name, weight in quantized.items()}
+    restored = {rename(name): _quantized(weight, config.dtype) for name, weight in quantized.items()}
     shapes = {name: tensor.shape for name, tensor in renamed.items()}
-    shapes |= {name: tuple(weight.integers.shape) for name, weight in integers.items()}
+    shapes |= {name: weight.matrix_shape for name, weight in restored.items()}
     options = _check_complete(skeleton, shapes)
     # Only now, when every parameter is known to lie in the file, is memory asked for.
     with no_init_weights():
         module = build_module(architecture, config, **options)
     expected = module.state_dict().keys()
     state = {name: _computed(tensor, config.dtype) for name, tensor in renamed.items() if name in expected}
-    state |= {name: weight.expanded() for name, weight in integers.items() if name in expected}
+    state |= {name: weight.expanded() for name, weight in restored.items() if name in expected}
     # Files name only one of several tied tensors; strict, so that none can stay as memory happened to be.
     for group in _tied_groups(skeleton):
         given = next((state[name] for name in group if name in state), None)
@@ -73,7 +74,7 @@ def load_module(
     }
     return LoadedModule(
         module=module,
-        storage=storage | {name: weight for name, weight in integers.items() if name in expected},
+        storage=storage | {name: weight for name, weight in restored.items() if name in expected},
         notes=(f"Tensors that the model does not use were left out: {', '.join(unused[:20])}.",) if unused else (),
     )
 
@@ -82,6 +83,10 @@ def _computed(tensor: StoredTensor, dtype: torch.dtype | None) -> torch.Tensor:
     """The values in the type that the configuration names, as transformers loads them."""
     values = tensor.load()
     return values.to(dtype) if dtype is not None and values.is_floating_point() else values
+
+
+def _quantized(weight: LayoutWeight, dtype: torch.dtype | None) -> LayoutWeight:
+    return weight if dtype is None else weight.computed_in(dtype)
 
 
 def _renaming(skeleton: Any, names: list[str]) -> Callable[[str], str]:

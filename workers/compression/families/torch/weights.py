@@ -12,6 +12,7 @@ from workers.compression.families.torch.layers import layer_name
 from workers.compression.families.torch.storage import Storage, storage_of
 from workers.compression.families.trainable import TrainableModel
 from workers.compression.families.weights import CompressibleModel, Floats, Role, Weight, WeightForm
+from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.step import selects
 
 
@@ -23,14 +24,14 @@ class FloatWeight:
         name: Its name among the model's tensors.
         values: Not to be written to.
         channel_axis: The axis whose slices deserve a scale of their own.
-        fits_int8: Whether the model's format can store it as integers.
+        fits_integers: Whether the model's format has a place for it as integers.
         role: What reads it.
     """
 
     name: str
     values: torch.Tensor
     channel_axis: int = 0
-    fits_int8: bool = True
+    fits_integers: bool = True
     role: Role = "linear"
 
     @property
@@ -62,25 +63,31 @@ class TorchModel(TrainableModel, CompressibleModel):
 
     def matrix(self, weight: Weight) -> Floats:
         """The values of one weight."""
-        values = next(found.values for found in self.float_weights() if found.name == weight.name)
-        return np.asarray(weight.to_matrix(values.detach().float().numpy()), np.float32)
+        return np.asarray(weight.to_matrix(self.values_of(weight.name).float().numpy()), np.float32)
 
     def replace(self, matrices: Iterable[tuple[Weight, Floats]]) -> None:
         """Gives weights other values in their own type."""
-        dtypes = {found.name: found.values.dtype for found in self.float_weights()}
         for weight, matrix in matrices:
-            values = torch.from_numpy(np.array(weight.from_matrix(matrix), np.float32))
-            self.replace_values(weight.name, values.to(dtypes[weight.name]))
+            self._replace(weight, matrix)
+
+    def _replace(self, weight: Weight, matrix: Floats) -> None:
+        values = torch.from_numpy(np.array(weight.from_matrix(matrix), np.float32))
+        self.replace_values(weight.name, values.to(self.values_of(weight.name).dtype))
 
     def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
         """Stores weights in other forms."""
         for weight, form in forms:
-            self.store_as(weight.name, storage_of(weight, form))
+            reason = self.why_not(weight, form)
+            if reason is not None:
+                raise UnsupportedTechnique(f"{weight.name} cannot be stored in this form: {reason}.")
+            stored = storage_of(weight, form)
+            if isinstance(stored, torch.dtype):
+                self._replace(weight, form.restored())
+            self.store_as(weight.name, stored)
 
-    def why_not(self, weight: Weight, form: WeightForm) -> str | None:
-        """Whether the format has a place for integers there."""
-        found = next(found for found in self.float_weights() if found.name == weight.name)
-        return None if found.fits_int8 else "the format cannot store this layer as integers"
+    @abstractmethod
+    def values_of(self, name: str) -> torch.Tensor:
+        """The values of a weight that is stored as floats; not to be written to."""
 
     @abstractmethod
     def replace_values(self, name: str, values: torch.Tensor) -> None:

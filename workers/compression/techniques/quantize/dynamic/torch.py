@@ -4,14 +4,13 @@ Activations stay in float: torch has no 8-bit product on CPUs that is not many t
 (``torch._int_mm`` 27 to 91 times on AVX2). So what shrinks is the file; how fast the model runs stays the same.
 """
 
-import torch
+import numpy as np
 
 from workers.compression.context import Context
 from workers.compression.families.model import Model
-from workers.compression.families.torch.storage import Int8Weight
 from workers.compression.families.torch.weights import FloatWeight, as_torch
 from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.uniform import Grid, channel_axes, quantize
+from workers.compression.quantization.uniform import Grid, UniformWeight, quantize
 from workers.compression.registry import implements
 from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
@@ -31,15 +30,15 @@ def quantize_weights(model: Model, spec: DynamicQuantize, context: Context) -> M
         if weight.values.dim() > 1 and weight.values.numel() >= SMALLEST_WEIGHT
     ]
     selected = [weight for weight in candidates if weight.is_selected(spec.include, spec.exclude)]
-    fitting = [weight for weight in selected if weight.fits_int8]
+    fitting = [weight for weight in selected if weight.fits_integers]
     if not fitting:
         raise UnsupportedTechnique(_why_none(candidates, selected))
     for count, weight in enumerate(fitting):
         context.progress(count / len(fitting), weight.name)
-        model.store_as(weight.name, _to_int8(weight, spec))
+        model.store([(weight.weight, _to_int8(weight, spec))])
     context.changed(f"{len(fitting)} of {len(candidates)} weights stored as 8-bit integers; activations stay in float")
     for weight in selected:
-        if not weight.fits_int8:
+        if not weight.fits_integers:
             context.warn(f"{weight.name} stays {weight.values.dtype}: the format cannot store this layer as integers.")
     return model
 
@@ -53,14 +52,10 @@ def _why_none(candidates: list[FloatWeight], selected: list[FloatWeight]) -> str
     return f"The model's format cannot store any of the selected weights as integers ({names})."
 
 
-def _to_int8(weight: FloatWeight, spec: DynamicQuantize) -> Int8Weight:
+def _to_int8(weight: FloatWeight, spec: DynamicQuantize) -> UniformWeight:
     values = weight.values.float().numpy()
     if not bool(weight.values.isfinite().all()):
         raise NumericalFailure(f"{weight.name} holds NaN or infinity, which integers cannot stand for.")
-    axes = channel_axes(values.ndim, weight.channel_axis) if spec.granularity == "channel" else None
-    grid = Grid(signed=spec.scheme != "affine")
-    found = quantize(values, grid, Blocks.spanning(values.shape, axes)).signed()
-    scales = torch.from_numpy(found.parameters.scale).to(weight.values.dtype)
-    scales = scales if axes is not None else scales.reshape(1)
-    zeros = None if grid.signed else torch.from_numpy(found.zeros).reshape(scales.shape)
-    return Int8Weight(torch.from_numpy(found.integers), scales, zeros)
+    matrix = np.asarray(weight.weight.to_matrix(values), np.float32)
+    blocks = Blocks.of_matrix(weight.weight.matrix_shape, spec.granularity)
+    return quantize(matrix, Grid(signed=spec.scheme != "affine"), blocks)
