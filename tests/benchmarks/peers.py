@@ -69,7 +69,7 @@ def ort_dynamic(subject: Subject) -> Figures:
     return judged(subject, output)
 
 
-class _Rows(ort.CalibrationDataReader):
+class CalibrationRows(ort.CalibrationDataReader):
     """Calibration rows one batch at a time."""
 
     def __init__(self, rows: np.ndarray, size: int = 32) -> None:
@@ -86,7 +86,7 @@ def ort_static(subject: Subject) -> Figures:
     """onnxruntime's ``quantize_static`` QDQ, per channel with reduced range, calibrated on 256 training rows."""
     output = subject.folder / "peer.onnx"
     rows = trained.digits_split()[0].reshape(-1, 1, 8, 8)[:256]
-    ort.quantize_static(subject.plain(), output, _Rows(rows), per_channel=True, reduce_range=True)
+    ort.quantize_static(subject.plain(), output, CalibrationRows(rows), per_channel=True, reduce_range=True)
     return judged(subject, output)
 
 
