@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from workers.compression import scores
 from workers.compression.families.model import Model, StoredLayer
 from workers.compression.specs.metrics import Fidelity, Layer
-from workers.compression.weight_errors import WeightErrors, count_nonzero
+from workers.compression.weight_errors import WeightErrors, WeightFidelity, count_nonzero
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def tensor_fidelity(before: Model, after: Model) -> Fidelity | None:
     found = [
         errors
         for old, new in _pairs(before, after)
-        if old is not None and (errors := WeightErrors.between(old, new)) is not None
+        if old is not None and (errors := WeightFidelity.between(old, new)) is not None
     ]
     if not found:
         return None

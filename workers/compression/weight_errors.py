@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,11 @@ class WeightErrors:
     """Sums over the elements of two versions of a weight, and how many of the second are not zero."""
 
     signal: float = 0.0
-    other: float = 0.0
-    product: float = 0.0
     noise: float = 0.0
-    largest: float = 0.0
     nonzero: int = 0
 
     @classmethod
-    def between(cls, old: StoredLayer, new: StoredLayer) -> "WeightErrors | None":
+    def between(cls, old: StoredLayer, new: StoredLayer) -> Self | None:
         """Of two versions of a layer; None where they cannot be compared element by element."""
         if old.weights is None or new.weights is None or old.weights.shape != new.weights.shape:
             return None
@@ -43,6 +40,21 @@ class WeightErrors:
         """Signal to quantization noise ratio."""
         return scores.sqnr_db(self.signal, self.noise)
 
+    def add(self, old: Values, new: Values) -> None:
+        """Takes some more elements."""
+        error = new - old
+        self.signal, self.noise = self.signal + _product(old, old), self.noise + _product(error, error)
+        self.nonzero += int(np.count_nonzero(new != 0))
+
+
+@dataclass
+class WeightFidelity(WeightErrors):
+    """The same with what tells directions apart, and the largest error."""
+
+    other: float = 0.0
+    product: float = 0.0
+    largest: float = 0.0
+
     @property
     def cosine(self) -> float:
         """Of the angle between both versions; two that are all zero are the same."""
@@ -50,25 +62,21 @@ class WeightErrors:
         return min(1.0, self.product / norms) if norms > 0 else float(self.noise == 0.0)
 
     def add(self, old: Values, new: Values) -> None:
-        """Takes some more elements; sums within a piece are those of float32 where that loses nothing."""
-        sums = _sums(old, new)
-        if not all(_SMALLEST < found < _LARGEST for found in sums[:2]):
-            sums = _sums(old.astype(np.float64), new.astype(np.float64))
-        signal, other, product, noise, largest = sums
-        self.signal, self.other, self.product = self.signal + signal, self.other + other, self.product + product
-        self.noise, self.largest = self.noise + noise, max(self.largest, largest)
-        self.nonzero += int(np.count_nonzero(new))
+        """Takes some more elements."""
+        super().add(old, new)
+        self.other, self.product = self.other + _product(new, new), self.product + _product(old, new)
+        self.largest = max(self.largest, float(np.abs(new - old).max(initial=0.0)))
 
 
 def count_nonzero(layer: StoredLayer) -> int:
     """Parameters of a layer that are not zero."""
     if layer.nonzero is not None:
         return layer.nonzero
-    return 0 if layer.weights is None else sum(int(np.count_nonzero(piece)) for piece in pieces(layer.weights))
+    return 0 if layer.weights is None else sum(int(np.count_nonzero(piece != 0)) for piece in pieces(layer.weights))
 
 
 def pieces(weights: Values | WeightPieces) -> Iterator[Values]:
-    """Values flat in C order, some at a time."""
+    """Values flat in C order, some at a time; each piece is good until the next one is asked for."""
     if isinstance(weights, WeightPieces):
         yield from weights.read()
         return
@@ -77,11 +85,13 @@ def pieces(weights: Values | WeightPieces) -> Iterator[Values]:
         yield flat[start : start + _PIECE]
 
 
-def _sums(old: Values, new: Values) -> tuple[float, float, float, float, float]:
+def _product(left: Values, right: Values) -> float:
+    """The inner product, in float32 where that loses nothing: a piece is short, and sums of pieces are float64."""
     with np.errstate(over="ignore", invalid="ignore"):
-        error = new - old
-        largest = max(float(error.max(initial=0.0)), -float(error.min(initial=0.0)))
-        return float(old @ old), float(new @ new), float(old @ new), float(error @ error), largest
+        found = float(left @ right)
+    if _SMALLEST < abs(found) < _LARGEST or not left.any():
+        return found
+    return float(left.astype(np.float64) @ right.astype(np.float64))
 
 
 def _side_by_side(first: Iterator[Values], second: Iterator[Values]) -> Iterator[tuple[Values, Values]]:

@@ -22,7 +22,7 @@ class WeightPieces:
 
     Args:
         shape: Of all of them.
-        read: Gives them as float32, flat in C order, some at a time.
+        read: Gives them as float32, flat in C order, some at a time; each piece is good until the next is asked for.
     """
 
     shape: tuple[int, ...]

@@ -10,7 +10,7 @@ import torch
 
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer, WeightPieces
 from workers.compression.families.statistics import describe_tensor
-from workers.compression.families.tensors.layout import parts_of
+from workers.compression.families.tensors.layout import PIECE, parts_of
 from workers.compression.families.tensors.quantized import QuantizedTensor
 from workers.compression.families.tensors.spool import Spool
 from workers.compression.families.tensors.stored import StoredTensor, TensorFile, arrays, to_numpy
@@ -168,8 +168,12 @@ def _layer(name: str, tensor: StoredTensor) -> StoredLayer:
 
 
 def _float_pieces(tensor: StoredTensor) -> Iterator[Floats]:
+    buffer = torch.empty(PIECE)
     for piece in tensor.pieces():
-        yield np.asarray(piece.detach().float().numpy())
+        if piece.dtype == torch.float32 or len(piece) > PIECE:
+            yield np.asarray(piece.detach().float().numpy())
+        else:
+            yield np.asarray(buffer[: len(piece)].copy_(piece).numpy())
 
 
 def _described(name: str, tensor: StoredTensor) -> TensorStatistics:
