@@ -7,7 +7,7 @@ from torch import nn
 
 Floats = npt.NDArray[np.float32]
 
-_SHARES = np.linspace(0.1, 1.0, 46, dtype=np.float32)
+_SHARES = np.linspace(1.0, 0.1, 46, dtype=np.float32)
 """How much of the range a grid may span; few bits waste less on outliers than they lose in between."""
 _SAMPLED_PER_BATCH = 1 << 14
 _SMALLEST = np.float32(1e-8)

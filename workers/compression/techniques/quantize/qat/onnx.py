@@ -11,7 +11,7 @@ from workers.compression.registry import implements
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize_aware import QatQuantize
 from workers.compression.techniques.quantize.qat.training import Rounded, chosen_weights, train_rounded
-from workers.compression.techniques.quantize.targets import weight_grid
+from workers.compression.techniques.quantize.targets import fast_weights
 
 OPSET = 13
 """The first in which weights are dequantized per channel."""
@@ -21,7 +21,7 @@ OPSET = 13
 def train_quantized(model: Model, spec: QatQuantize, context: Context) -> Model:
     """Trains ``model`` on its grids; 8-bit layers compute on integers afterwards, others restore what they round."""
     network = prepared(model, context)
-    grid = weight_grid(context.target, "symmetric")
+    grid = fast_weights(context.target).grid
     convert(network, train_rounded(network, chosen_weights(network, spec, context), grid, spec, context))
     return network
 
