@@ -168,6 +168,10 @@ def as_compressible(model: Model) -> CompressibleModel:
 def selected(
     model: CompressibleModel, include: tuple[str, ...], exclude: tuple[str, ...], smallest: int
 ) -> tuple[list[Weight], list[Weight]]:
-    """All weights of at least ``smallest`` elements, and those of them that the globs leave in."""
-    large = [weight for weight in model.weights() if weight.size >= smallest]
+    """All weights of at least ``smallest`` elements, and those of them that the globs leave in.
+
+    Of a model so small that it has no such weight, all weights: whoever compresses it wants to see what happens.
+    """
+    everything = model.weights()
+    large = [weight for weight in everything if weight.size >= smallest] or list(everything)
     return large, [weight for weight in large if weight.is_selected(include, exclude)]
