@@ -1,6 +1,6 @@
 """Every hostile file there is, format by format."""
 
-from tests.hostile import onnx_external, onnx_operators, onnx_structure
+from tests.hostile import onnx_expansion, onnx_external, onnx_operators, onnx_structure
 from tests.hostile.archives import ARCHIVES
 from tests.hostile.cases import Case, Catalogue
 from tests.hostile.csv_jsonl import CSV, JSONL
@@ -18,7 +18,7 @@ from tests.hostile.torchscript_files import TORCHSCRIPT
 from tests.hostile.xgboost_lightgbm import LIGHTGBM, XGBOOST
 
 # These fill the ONNX catalogue when they are imported.
-ONNX_MODULES = (onnx_external, onnx_operators, onnx_structure)
+ONNX_MODULES = (onnx_expansion, onnx_external, onnx_operators, onnx_structure)
 
 MODELS: tuple[Catalogue, ...] = (
     ONNX,

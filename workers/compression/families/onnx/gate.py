@@ -8,6 +8,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from workers.compression.families.onnx.expansion import check_expansion
+from workers.compression.families.onnx.inference import infer_shapes, stored_names
 from workers.compression.families.onnx.operators import ALLOWED, ML_DOMAIN, STANDARD_DOMAINS, UNBOUNDED_LOOPS
 from workers.compression.families.onnx.skeleton import skeleton
 from workers.compression.families.onnx.stored import check_sparse_tensor, check_tensor
@@ -56,6 +58,7 @@ def check(proto: ModelProto) -> ModelProto:
     _check_graph(proto.graph)
     inferred = _run_checker(proto)
     _check_value_sizes(inferred.graph)
+    check_expansion(proto, inferred)
     return inferred
 
 
@@ -170,7 +173,8 @@ def _run_checker(proto: ModelProto) -> ModelProto:
     light = skeleton(proto)
     try:
         onnx.checker.check_model(light, full_check=True)
-        return onnx.shape_inference.infer_shapes(light, data_prop=True)
+        stored = {value.name for value in light.graph.input} - {value.name for value in proto.graph.input}
+        return infer_shapes(light, frozenset(stored | stored_names(proto.graph)))
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
