@@ -8,8 +8,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-from workers.compression.families.onnx.expansion import check_expansion
 from workers.compression.families.onnx.inference import infer_shapes, stored_names
+from workers.compression.families.onnx.load_limits import check_expansion
 from workers.compression.families.onnx.operators import ALLOWED, ML_DOMAIN, STANDARD_DOMAINS, UNBOUNDED_LOOPS
 from workers.compression.families.onnx.skeleton import skeleton
 from workers.compression.families.onnx.stored import check_sparse_tensor, check_tensor
