@@ -113,6 +113,22 @@ def recurrence() -> Case:
     return _model([node], {"w": normal(2, 64, 40), "r": normal(2, 64, 16)}, {"x": normal(5, 3, 40)}, 3)
 
 
+def large_product() -> Case:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")
+    return _model([node], {"w": normal(1050, 2000)}, {"x": normal(5, 1050)})
+
+
+def large_gemm() -> Case:
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="layer", transB=1)
+    return _model([node], {"w": normal(2048, 1100), "b": normal(2048)}, {"x": normal(5, 1100)})
+
+
+def large_scaled_gemm() -> Case:
+    """No plain product: its result is halved."""
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="layer", transB=1, alpha=0.5)
+    return _model([node], {"w": normal(2048, 1100), "b": normal(2048)}, {"x": normal(5, 1100)})
+
+
 CASES: dict[str, Callable[[], Case]] = {
     made.__name__: made
     for made in (

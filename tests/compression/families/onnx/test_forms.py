@@ -9,7 +9,18 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.compression.families.onnx.form_graphs import CASES, Feeds, check, copied, product, table, tied_table
+from tests.compression.families.onnx.form_graphs import (
+    CASES,
+    Feeds,
+    check,
+    copied,
+    large_gemm,
+    large_product,
+    large_scaled_gemm,
+    product,
+    table,
+    tied_table,
+)
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.training.adapter import trainable_model
 from workers.compression.families.weights import FloatForm, Weight, WeightForm
@@ -124,6 +135,40 @@ def test_scales_that_half_precision_holds_take_two_bytes() -> None:
         next(iter(stored(model, form)[0].stored_layers())).bytes for form in (halved, uniform(4, "symmetric", "group"))
     ]
     assert sizes[1] - sizes[0] == 2 * 24 * 4
+
+
+@pytest.mark.parametrize("scheme", ["affine", "symmetric"])
+@pytest.mark.parametrize("case", [large_product, large_gemm])
+def test_large_products_run_on_packed_groups(case: Callable[[], tuple[onnx.ModelProto, Feeds]], scheme: Scheme) -> None:
+    proto, feeds = case()
+    rewritten, expected, (weight,) = stored(OnnxModel(proto), uniform(4, scheme, "group"))
+    check(rewritten)
+    operators = [node.op_type for node in rewritten.proto.graph.node]
+    assert operators == ["MatMulNBits", *(["Add"] if case is large_gemm else [])]
+    outputs, reference = rewritten.run(feeds)[0], expected.run(feeds)[0]
+    assert np.linalg.norm(outputs - reference) < 0.01 * np.linalg.norm(reference)
+    (ours,) = (layer for layer in rewritten.stored_layers() if layer.name == "layer")
+    (theirs,) = (layer for layer in expected.stored_layers() if layer.name == "layer")
+    assert ours.parameters == weight.size
+    assert ours.bits < 4 + 32 / 16 + 4 / 16 + 0.1
+    np.testing.assert_array_equal(ours.weights, theirs.weights)
+    assert rewritten.macs(feeds) == expected.macs(feeds)
+
+
+@pytest.mark.parametrize(
+    ("case", "choice"),
+    [
+        (large_scaled_gemm, (4, "affine", "group")),
+        (large_gemm, (4, "minmax", "group")),
+        (large_gemm, (8, "affine", "group")),
+        (large_gemm, (4, "affine", "channel")),
+    ],
+)
+def test_what_packed_products_do_not_serve_is_folded_exactly(
+    case: Callable[[], tuple[onnx.ModelProto, Feeds]], choice: tuple[int, Scheme, Granularity]
+) -> None:
+    proto, feeds = case()
+    assert_same(OnnxModel(proto), feeds, uniform(*choice))
 
 
 def test_stored_weights_are_no_float_weights_any_more_and_do_not_learn() -> None:

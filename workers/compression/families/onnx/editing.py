@@ -53,9 +53,13 @@ class Editor:
         self._replaced[place] = nodes
 
     def replace_stored(self, value: Value, nodes: list[NodeProto]) -> None:
-        """Computes ``value`` by ``nodes`` (the last one makes its name) instead of storing it."""
+        """Computes ``value`` by ``nodes`` (the last one makes its name, if it is still read) instead of storing it."""
         self._heads.setdefault(value.scope, []).extend(nodes)
         self._removed.add(value)
+
+    def import_domain(self, domain: str) -> None:
+        """Declares the domain of operators that are not standard."""
+        import_domain(self._proto, domain, 1)
 
     def drop_unread(self, values: list[Value]) -> None:
         """Removes stored tensors whose every reader has been replaced by nodes that do not read them."""

@@ -10,6 +10,7 @@ from workers.compression.families.onnx.editing import Editor, opset_of, raise_op
 from workers.compression.families.onnx.float_forms import BFLOAT16_OPSET, store_floats
 from workers.compression.families.onnx.float_weights import FloatWeight
 from workers.compression.families.onnx.matrices import is_lookup, weights_in
+from workers.compression.families.onnx.packed_products import stays_packed, store_packed
 from workers.compression.families.onnx.table_forms import store_table
 from workers.compression.families.onnx.uniform_forms import store_folded
 from workers.compression.families.onnx.unpacking import UNPACKING_OPSET
@@ -74,6 +75,8 @@ def _store_uniform(editor: Editor, found: FloatWeight, weight: Weight, form: Uni
     lookups = _lookups(found)
     if lookups:
         store_table(editor, found.value, weight, form, lookups)
+    elif stays_packed(found, weight, form):
+        store_packed(editor, found, form)
     else:
         store_folded(editor, found.value, weight, form)
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto
 
+from workers.compression.coding.packing import unpack
 from workers.compression.families.model import Array
 from workers.compression.families.onnx.expansions import Expansion, expansions
 from workers.compression.families.onnx.walking import Index, Reader, Value, array, integer_attribute, numel
@@ -58,6 +59,7 @@ _OPERATORS: dict[str, tuple[_Slots, ...]] = {
     "GatherBlockQuantized": (_Slots(0, 2, 3),),
 }
 _OPAQUE = frozenset({"MatMulNBits", "GatherBlockQuantized"})
+"""What ``_by_operator`` does not decode."""
 
 
 def restorations(index: Index) -> dict[Value, Restoration]:
@@ -101,6 +103,8 @@ def _restoration_of(index: Index, value: Value) -> Restoration | None:
     if tensor.data_type not in INTEGERS | _BIAS_INTEGERS:
         return None
     for reader in index.readers.get(value, ()):
+        if reader.place.node.op_type == "MatMulNBits" and reader.slot == 1:
+            return _by_packed_product(index, reader)
         found = _by_operator(index, reader) if tensor.data_type in INTEGERS or _dequantizes(reader) else None
         if found is None and tensor.data_type in INTEGERS:
             found = _by_lookup(index, reader)
@@ -126,6 +130,45 @@ def _by_operator(index: Index, reader: Reader) -> Restoration | None:
         axis = integer_attribute(node, "axis", 1) if node.op_type == "DequantizeLinear" else slots.axis
         return _affine(index, overhead, (scale, zero), axis, node)
     return None
+
+
+def _by_packed_product(index: Index, reader: Reader) -> Restoration:
+    """Groups of packed integers; scales may be halves that are cast."""
+    node = reader.place.node
+    factors, zeros = (_stored_behind(index, index.read(reader.place, slot)) for slot in (2, 3))
+    overhead = tuple(found for found in (factors, zeros) if found is not None)
+    if factors is None or len(overhead) < sum(bool(name) for name in node.input[2:4]):
+        return Restoration(overhead, lambda _: None)
+    inputs, outputs, bits, group = (integer_attribute(node, name, 4) for name in ("K", "N", "bits", "block_size"))
+    scale = array(index.stored[factors]).astype(np.float32)
+    zero = None if zeros is None else array(index.stored[zeros])
+
+    def restore(values: Array) -> Floats | None:
+        groups = -(-inputs // group)
+        if 8 % bits or values.dtype != np.uint8 or not (zero is None or zero.dtype == np.uint8):
+            return None
+        codes = unpack(values.reshape(-1).astype(np.uint8), bits, outputs * groups * group)
+        centred = codes.reshape(outputs, groups, group).astype(np.float32) - _zero_points(zero, bits, outputs, groups)
+        matrix = (centred * scale.reshape(outputs, groups, 1)).reshape(outputs, -1)[:, :inputs]
+        return np.ascontiguousarray(matrix.T)
+
+    return Restoration(overhead, restore)
+
+
+def _zero_points(packed: Array | None, bits: int, outputs: int, groups: int) -> Floats:
+    if packed is None:
+        return np.full((1, 1, 1), 1 << (bits - 1), np.float32)
+    per_row = packed.size // outputs * (8 // bits)
+    points = unpack(packed.reshape(-1).astype(np.uint8), bits, outputs * per_row).reshape(outputs, per_row, 1)
+    return points[:, :groups].astype(np.float32)
+
+
+def _stored_behind(index: Index, value: Value | None) -> Value | None:
+    """A stored tensor, or the one that a ``Cast`` reads."""
+    maker = index.makers.get(value) if value is not None else None
+    if maker is not None and maker.node.op_type == "Cast":
+        value = index.read(maker, 0)
+    return value if value is not None and value in index.stored else None
 
 
 def _affine(
