@@ -24,7 +24,7 @@ class SafetensorsModel(TensorsModel):
 
     def load_snippet(self, name: str) -> str:
         """Opens the file with nothing but safetensors, torch and numpy, and gives plain tensors."""
-        return safetensors_snippet(name, self.stored)
+        return safetensors_snippet(name, self.stored, self.shared)
 
 
 def inspect(path: Path, out: Path, context: Context) -> ModelInspection:

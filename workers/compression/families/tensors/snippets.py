@@ -6,6 +6,14 @@ from workers.compression.families.tensors.layout import KEY
 from workers.compression.families.tensors.quantized import QuantizedTensor
 from workers.compression.families.tensors.stored import StoredTensor
 
+_TIED = """\
+from safetensors import safe_open
+
+with safe_open("{name}", "pt") as file:
+    tensors = {{name: file.get_tensor(name) for name in file.keys()}}
+    tensors |= {{alias: tensors[name] for alias, name in file.metadata().items() if name in tensors}}
+"""
+
 _CODES = """
 def codes(rows, bits, columns):
     planes = np.unpackbits(rows.contiguous().numpy().view(np.uint8), 1, columns * bits, "little")
@@ -55,9 +63,11 @@ _BRANCHES = {
 }
 
 
-def safetensors_snippet(name: str, tensors: Mapping[str, StoredTensor]) -> str:
-    """Needs safetensors and torch; for weights in few bits numpy too."""
+def safetensors_snippet(name: str, tensors: Mapping[str, StoredTensor], shared: Mapping[str, str]) -> str:
+    """Needs safetensors and torch; for weights in few bits numpy too. Tied names come back as well."""
     quantized = _quantized(tensors)
+    if not quantized and shared:
+        return _TIED.format(name=name)
     if not quantized:
         return f'from safetensors.torch import load_file\n\ntensors = load_file("{name}")'
     opening = (
