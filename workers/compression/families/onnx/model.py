@@ -9,15 +9,17 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
 
+from workers.compression.data import Dataset
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.onnx import forms as stored_forms
+from workers.compression.families.onnx.layer_inputs import layer_inputs
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
 from workers.compression.families.onnx.matrices import weights_of
 from workers.compression.families.onnx.sessions import open_session, run_session
 from workers.compression.families.onnx.variations import Variations
 from workers.compression.families.onnx.walking import Index, array
-from workers.compression.families.weights import CompressibleModel, Floats, Weight, WeightForm
+from workers.compression.families.weights import CompressibleModel, Floats, LayerInputs, Weight, WeightForm
 from workers.compression.specs.errors import DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
@@ -133,6 +135,12 @@ class OnnxModel(CompressibleModel):
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
         """Every form can be restored by standard operators, if the weight is not too large."""
         return stored_forms.why_not(weight, form)
+
+    def layer_inputs(
+        self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1
+    ) -> Iterator[tuple[Weight, LayerInputs]]:
+        """Statistics of what enters products, convolutions and recurrences of the main graph; padding is left out."""
+        return layer_inputs(self.proto, weights, dataset, self.inputs, self.tokenizer_file(), threads)
 
     def _tensor(self, weight: Weight) -> TensorProto:
         if self._tensors is None:

@@ -1,7 +1,7 @@
 """An opened ``.pt2``: runs, is counted, and goes back into a file that ``torch.export.load`` opens."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.export.graph_signature import TensorArgument as TensorName
 from torch.utils import _pytree as pytree
 
+from workers.compression.data import Dataset
 from workers.compression.families.model import Array, Feeds, StoredLayer
+from workers.compression.families.observed_inputs import gathered, rows_of
 from workers.compression.families.tensors.stored import StoredTensor, to_numpy
 from workers.compression.families.torch import running
+from workers.compression.families.torch.layer_inputs import graph_entries, watched_nodes
 from workers.compression.families.torch.layers import StoredAs, layer_name, stored_layers
 from workers.compression.families.torch.pt2_buffers import (
     NOTES_NAME,
@@ -34,7 +37,7 @@ from workers.compression.families.torch.storage import Storage
 from workers.compression.families.torch.training import adopted, quantized_before_training
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
-from workers.compression.families.weights import Role, Weight, WeightForm
+from workers.compression.families.weights import LayerInputs, Role, Weight, WeightForm
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.specs.errors import UnsupportedFormat
 from workers.compression.specs.formats import Family, ModelFormat
@@ -97,18 +100,32 @@ class Pt2Model(TorchModel):
         return running.count_macs(lambda: self._call(feeds))
 
     def _call(self, feeds: Feeds) -> list[torch.Tensor]:
+        arguments, options = pytree.tree_unflatten(self._flat(feeds), self.program.call_spec.in_spec)
+        leaves = pytree.tree_leaves(self._opened()(*arguments, **options))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def _opened(self) -> Any:
         if self._module is None:
             settle(self.program)
             self._module = self.program.module()
+        return self._module
+
+    def _flat(self, feeds: Feeds) -> list[Any]:
+        """One argument per input of the graph."""
         tensors = iter(running.tensors_of(feeds, self.inputs).values())
-        flat = [
+        return [
             spec.arg.value if isinstance(spec.arg, ConstantArgument) else next(tensors)
             for spec in self.program.graph_signature.input_specs
             if spec.kind == InputKind.USER_INPUT
         ]
-        arguments, options = pytree.tree_unflatten(flat, self.program.call_spec.in_spec)
-        leaves = pytree.tree_leaves(self._module(*arguments, **options))
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def layer_inputs(
+        self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1
+    ) -> Iterator[tuple[Weight, LayerInputs]]:
+        """Statistics of what enters products and convolutions; padding is left out."""
+        weights, module = tuple(weights), self._opened()
+        observe = watched_nodes(module, self._flat, lambda: rows_of(self, dataset, threads))
+        return gathered(weights, graph_entries(module.graph, weights), observe)
 
     @property
     def quantized(self) -> dict[str, Note]:

@@ -2,13 +2,15 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from workers.compression.data import Dataset
 from workers.compression.families.model import Array, Feeds, StoredLayer
+from workers.compression.families.observed_inputs import gathered, rows_of
 from workers.compression.families.tensors.stored import StoredTensor, arrays, write_safetensors
 from workers.compression.families.torch import running
 from workers.compression.families.torch.architectures import Architecture, classifier_of
@@ -20,6 +22,7 @@ from workers.compression.families.torch.compressed_tensors_layout import (
     layout_of,
 )
 from workers.compression.families.torch.compressed_tensors_scheme import PACKED
+from workers.compression.families.torch.layer_inputs import module_entries, watched_modules
 from workers.compression.families.torch.layers import StoredAs, stored_layers
 from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
 from workers.compression.families.torch.storage import IntegerWeight, Place, ScaledFloats, Storage
@@ -29,7 +32,7 @@ from workers.compression.families.torch.transformer_training import takes, train
 from workers.compression.families.torch.transformers_config import build_config
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
-from workers.compression.families.weights import FloatForm, Role, Weight, WeightForm
+from workers.compression.families.weights import FloatForm, LayerInputs, Role, Weight, WeightForm
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.formats import Family, ModelFormat
@@ -181,6 +184,14 @@ class TransformerModel(TorchModel):
             form = _scaled(form, tensor)
             tensor.copy_(form.expanded())
         self.storage[name] = form
+
+    def layer_inputs(
+        self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1
+    ) -> Iterator[tuple[Weight, LayerInputs]]:
+        """Statistics of what enters linear layers and convolutions; padding is left out."""
+        weights = tuple(weights)
+        observe = watched_modules(self.module, self.run, lambda: rows_of(self, dataset, threads))
+        return gathered(weights, module_entries(self.module, weights), observe)
 
     def trainable(self) -> Trainable:
         """A trainable copy of the network."""

@@ -45,10 +45,10 @@ def store_in_few_bits(model: Model, spec: WeightOnlyQuantize, context: Context) 
             hint="Check include and exclude, or choose larger groups.",
         )
     if spec.required():
-        made = resumed_in_turn(weights, partial(_watched, model, spec, context), spec, context)
+        # All forms first: the model is watched while they are made, and storing one would change what enters others.
+        model.store(list(resumed_in_turn(weights, partial(_watched, model, spec, context), spec, context)))
     else:
-        made = resumed(weights, partial(_form, model, spec, inputs=None), spec, context)
-    model.store(made)
+        model.store(resumed(weights, partial(_form, model, spec, inputs=None), spec, context))
     size = {"group": f" of {spec.group_size}", "block": f" of {spec.group_size} by {spec.group_size}"}
     context.changed(
         f"{len(weights)} of {len(large)} weights stored as {spec.bits}-bit integers ({spec.algorithm}, {spec.scheme}), "
