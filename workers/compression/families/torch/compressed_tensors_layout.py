@@ -127,7 +127,8 @@ def entries(name: str, weight: LayoutWeight, scheme: Scheme) -> dict[str, Stored
 def _stored_zero_points(zero_points: torch.Tensor, scheme: Scheme) -> StoredTensor:
     if scheme.packs_zero_points:
         columns = _words(zero_points.t().contiguous(), scheme.bits)
-        return StoredTensor.of(columns.t().contiguous())
+        # A single column would pass for contiguous whatever its strides.
+        return StoredTensor.of(columns.t().clone(memory_format=torch.contiguous_format))
     return StoredTensor.of(zero_points.reshape(1) if scheme.strategy == "tensor" else zero_points)
 
 
