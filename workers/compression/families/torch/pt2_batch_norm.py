@@ -74,8 +74,8 @@ def _result(norm: torch.fx.Node) -> torch.fx.Node | None:
     """The normalized values: the operator's, or the first of its several results where nothing reads the others."""
     if isinstance(norm.meta["val"], torch.Tensor):
         return norm
-    users = list(norm.users)
-    return users[0] if len(users) == 1 and users[0].args[1:] == (0,) else None
+    read = [user for user in norm.users if user.users]
+    return read[0] if len(read) == 1 and read[0].args[1:] == (0,) else None
 
 
 def _is_shared(program: ExportedProgram, nodes: list[torch.fx.Node], names: dict[torch.fx.Node, str]) -> bool:
@@ -100,7 +100,7 @@ def _fold(program: ExportedProgram, pair: _Pair, nodes: dict[str, torch.fx.Node]
             _set_bias(pair.layer, nodes[kept])
     pair.result.replace_all_uses_with(pair.layer)
     _rename_output(program, pair.result.name, pair.layer.name)
-    for node in dict.fromkeys((pair.result, pair.norm)):
+    for node in dict.fromkeys((*pair.norm.users, pair.result, pair.norm)):
         program.graph.erase_node(node)
     gone = [name for name in (pair.scale, pair.shift, pair.mean, pair.variance) if name not in (None, kept)]
     counter = f"{pair.mean.rpartition('.')[0]}.num_batches_tracked".removeprefix(".")
