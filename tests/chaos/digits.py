@@ -1,8 +1,11 @@
-"""Real jobs for the real engine: the digits network, quantized or trained on."""
+"""Real jobs for the real engine: the digits network, quantized or trained on, and tensors to be quantized."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import save_file
 
 from app.artifacts.repository import hold_blob, store_file
 from app.datasets.records import DatasetRecord
@@ -36,6 +39,16 @@ def submit_training(cluster: Cluster, folder: Path, epochs: float, max_attempts:
     return _submit(cluster, model, roles, recipe, max_attempts=max_attempts)
 
 
+def submit_quantization(cluster: Cluster, folder: Path, tensors: int, max_attempts: int = 3) -> JobRecord:
+    """Half-quadratic quantization of so many tensors, which takes a while for each."""
+    random = torch.Generator().manual_seed(0)
+    weights = {f"layers.{number}.weight": torch.randn(256, 1024, generator=random) for number in range(tensors)}
+    save_file(weights, folder / "weights.safetensors")
+    model = _store_model(cluster, folder / "weights.safetensors")
+    recipe = [{"technique": "quantize", "method": "weight_only", "algorithm": "hqq"}]
+    return _submit(cluster, model, {}, recipe, max_attempts=max_attempts)
+
+
 def _submit(
     cluster: Cluster, model: ModelRecord, roles: dict[str, str], recipe: list[dict[str, Any]], **columns: Any
 ) -> JobRecord:
@@ -67,7 +80,7 @@ def _store_model(cluster: Cluster, path: Path) -> ModelRecord:
             clean_sha256=sha256,
             size_bytes=size,
             format=path.suffix.removeprefix("."),
-            family="neural_network",
+            family="tensors" if path.suffix == ".safetensors" else "neural_network",
         )
         session.add(model)
     return model
