@@ -1,9 +1,9 @@
-"""``pressroom run``: the engine alone, without a service."""
+"""``pressroom run`` and ``pressroom expand``: the engine alone, without a service."""
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,14 +26,28 @@ def run(
     seed: Annotated[int, typer.Option(help="Feeds every random choice.")] = 0,
 ) -> None:
     """Compresses a model here and now: files in, artifact and report out. For files you trust: it uses no sandbox."""
-    missing = missing_worker_libraries()
-    if missing:
-        fail(f"the engine is not installed here: {', '.join(missing)}", hint="pip install 'pressroom[worker]'")
-    command = [sys.executable, "-m", "workers.compression", "run", str(model)]
+    command = ["run", str(model)]
     command += ["--recipe", str(recipe), "--output", str(output), "--seed", str(seed)]
     files = {"--data": data, "--train": train, "--calibration": calibration, "--student": student}
     for option, path in files.items():
         if path is not None:
             command += [option, str(path)]
+    _run_engine(command)
+
+
+def expand(
+    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX file whose weights are packed.")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="The dense ONNX file to write.")],
+) -> None:
+    """Stores the weights of a self-expanding ONNX file densely: larger, quicker to load, the same outputs."""
+    _run_engine(["expand", str(model), "--output", str(output)])
+
+
+def _run_engine(arguments: list[str]) -> NoReturn:
+    """Runs the engine in a process of its own and ends with its exit code."""
+    missing = missing_worker_libraries()
+    if missing:
+        fail(f"the engine is not installed here: {', '.join(missing)}", hint="pip install 'pressroom[worker]'")
+    command = [sys.executable, "-m", "workers.compression", *arguments]
     done = subprocess.run(command, check=False)  # noqa: S603 - our own module, arguments passed as a list
     raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from workers.compression.alone import main as run_alone
 from workers.compression.context import Context
 from workers.compression.engine import perform
+from workers.compression.expand import main as expand
 from workers.compression.specs.errors import Code, EngineError, OutOfDisk, OutOfMemory
 from workers.compression.specs.messages import (
     MAX_EVENT_BYTES,
@@ -95,4 +96,6 @@ def _first_error(error: ValidationError) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_alone(sys.argv[2:]) if sys.argv[1:2] == ["run"] else main())
+    commands = {"run": run_alone, "expand": expand}
+    command = commands.get(next(iter(sys.argv[1:]), ""))
+    sys.exit(command(sys.argv[2:]) if command is not None else main())

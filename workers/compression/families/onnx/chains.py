@@ -45,9 +45,13 @@ class Chain:
         """An initializer of the weight's own."""
         return self.editor.store(self.scope, f"{self.name}_{part}", values)
 
+    def share(self, name: str, values: Array) -> str:
+        """An initializer of the chain's graph, one for all that ask for the same values."""
+        return self.editor.share(self.scope, name, values)
+
     def reshape(self, value: str, shape: Sequence[int]) -> str:
         """``value`` in another shape."""
-        return self.add("Reshape", value, self.editor.share("shape", np.array(shape, np.int64)))
+        return self.add("Reshape", value, self.share("shape", np.array(shape, np.int64)))
 
     def look_up(self, table: str, rows: str, name: str = "") -> str:
         """Rows of a table; ``name`` is the node's."""
@@ -58,7 +62,7 @@ class Chain:
     def first(self, value: str, count: int, axis: int) -> str:
         """The first elements along an axis."""
         bounds = (("from", 0), ("to", count), ("axis", axis))
-        return self.add("Slice", value, *(self.editor.share(part, np.array([at], np.int64)) for part, at in bounds))
+        return self.add("Slice", value, *(self.share(part, np.array([at], np.int64)) for part, at in bounds))
 
     def floats(self, part: str, values: Array) -> str:
         """Stores float32 values, in half precision where that holds every one of them exactly."""

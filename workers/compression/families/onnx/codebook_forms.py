@@ -91,7 +91,7 @@ def _lookup(editor: Editor, place: Place, packed: PackedRows, book: str, columns
     chain = Chain(editor, place.scope, node.output[0])
     codes = packed.unpacked(chain, chain.reshape(node.input[1], (-1,)), layer_name(node))
     restored = _looked_up(chain, book, codes)
-    width = editor.share("width", np.array([columns], np.int64))
+    width = chain.share("width", np.array([columns], np.int64))
     chain.add("Reshape", restored, chain.add("Concat", chain.add("Shape", node.input[1]), width, axis=0))
     return chain.ending(node.output[0])
 

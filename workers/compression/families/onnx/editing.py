@@ -24,7 +24,7 @@ class Editor:
         self._heads: dict[Scope, list[NodeProto]] = {}
         self._added: dict[Scope, list[TensorProto]] = {}
         self._removed: set[Value] = set()
-        self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._shared: dict[tuple[Scope, str, tuple[int, ...], bytes], str] = {}
 
     def fresh(self, name: str) -> str:
         """``name``, or ``name`` with a number, such that no graph uses it yet."""
@@ -41,11 +41,14 @@ class Editor:
         self._added.setdefault(scope, []).append(numpy_helper.from_array(values, fresh))
         return fresh
 
-    def share(self, name: str, values: Array) -> str:
-        """An initializer of the main graph, one for all that ask for the same values; every graph may read it."""
-        key = (str(values.dtype), values.shape, values.tobytes())
+    def share(self, scope: Scope, name: str, values: Array) -> str:
+        """An initializer, one for all in a graph that ask for the same values.
+
+        Shape inference looks for shapes in a nested graph's own initializers only.
+        """
+        key = (scope, str(values.dtype), values.shape, values.tobytes())
         if key not in self._shared:
-            self._shared[key] = self.store(self.index.scopes[0], name, values)
+            self._shared[key] = self.store(scope, name, values)
         return self._shared[key]
 
     def replace(self, place: Place, nodes: list[NodeProto]) -> None:

@@ -78,7 +78,7 @@ def _named(chain: Chain, codes: str, dtype: np.dtype[np.generic]) -> str:
     """The number of an 8-bit type that each byte stands for; those that are not finite occur in no weight."""
     numbers = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
     halves = np.where(np.isfinite(numbers), numbers, np.float32(0.0)).astype(np.float16)
-    book = chain.add("Cast", chain.editor.share("numbers", halves), to=TensorProto.FLOAT)
+    book = chain.add("Cast", chain.share("numbers", halves), to=TensorProto.FLOAT)
     return chain.add("Gather", book, chain.add("Cast", codes, to=TensorProto.INT32))
 
 

@@ -54,7 +54,7 @@ class PackedRows:
                 found = chain.look_up(stored, rows, name if not total else f"{name}/{width}")
             plane = chain.add("Cast", self._codes(chain, found, width), to=TensorProto.FLOAT)
             if total:
-                factor = chain.editor.share("times", np.array(1 << width, np.float32))
+                factor = chain.share("times", np.array(1 << width, np.float32))
                 plane = chain.add("Add", chain.add("Mul", total, factor), plane)
             total = plane
         return total
@@ -65,8 +65,8 @@ class PackedRows:
         share = 8 // width
         size = -(-self._columns // share) * share
         lefts = np.arange(8 - width, -1, -width, dtype=np.uint8)[:, None]
-        raised = chain.add("BitShift", packed, chain.editor.share("left", lefts), direction="LEFT")
-        right = chain.editor.share("right", np.array([8 - width], np.uint8))
+        raised = chain.add("BitShift", packed, chain.share("left", lefts), direction="LEFT")
+        right = chain.share("right", np.array([8 - width], np.uint8))
         codes = chain.reshape(chain.add("BitShift", raised, right, direction="RIGHT"), (-1, size))
         return codes if size == self._columns else chain.first(codes, self._columns, axis=1)
 
@@ -97,7 +97,7 @@ class _RowParameters:
     @staticmethod
     def _repeated(chain: Chain, name: str, coded: Coded, inner: tuple[int, ...]) -> str:
         (count, _), height, rows = coded.blocks.counts, coded.blocks.lengths[0], coded.blocks.shape[0]
-        shape = chain.editor.share("shape", np.array((count, height, *inner), np.int64))
+        shape = chain.share("shape", np.array((count, height, *inner), np.int64))
         spread = chain.add("Expand", chain.reshape(name, (count, 1, *inner)), shape)
         repeated = chain.reshape(spread, (count * height, *inner))
         return repeated if count * height == rows else chain.first(repeated, rows, axis=0)
@@ -137,7 +137,7 @@ def look_up(editor: Editor, place: Place, columns: int, restore: Callable[[Chain
     node = place.node
     chain = Chain(editor, place.scope, node.output[0])
     restored = restore(chain, chain.reshape(node.input[1], (-1,)), layer_name(node))
-    width = editor.share("width", np.array([columns], np.int64))
+    width = chain.share("width", np.array([columns], np.int64))
     chain.add("Reshape", restored, chain.add("Concat", chain.add("Shape", node.input[1]), width, axis=0))
     editor.replace(place, chain.ending(node.output[0]))
 
@@ -149,7 +149,7 @@ def _restored(chain: Chain, codes: str, coded: Coded, names: ParameterNames) -> 
         return arithmetic(chain, codes, names)
     lacking = groups * length - columns
     if lacking:
-        codes = chain.add("Pad", codes, chain.editor.share("pads", np.array([0, 0, 0, lacking], np.int64)))
+        codes = chain.add("Pad", codes, chain.share("pads", np.array([0, 0, 0, lacking], np.int64)))
     values = arithmetic(chain, chain.reshape(codes, (-1, groups, length)), names)
     rows = chain.reshape(values, (-1, groups * length))
     return chain.first(rows, columns, axis=1) if lacking else rows

@@ -105,7 +105,7 @@ def arithmetic(chain: Chain, codes: str, names: ParameterNames) -> str:
 
 def _zeros(chain: Chain, coded: Coded, zeros: Codes, shape: tuple[int, ...]) -> str:
     if (zeros == zeros.flat[0]).all():
-        return chain.editor.share("zero", np.array(zeros.flat[0], np.float32))
+        return chain.share("zero", np.array(zeros.flat[0], np.float32))
     return chain.codes("zero", zeros.reshape(shape), coded.bits)
 
 
@@ -120,7 +120,7 @@ def _matrix(chain: Chain, coded: Coded) -> str:
     lacking = (count * height - rows, groups * length - columns)
     if any(lacking):
         codes = chain.codes("packed", coded.codes, coded.bits)
-        pads = chain.editor.share("pads", np.array([0, 0, *lacking], np.int64))
+        pads = chain.share("pads", np.array([0, 0, *lacking], np.int64))
         codes = chain.reshape(chain.add("Pad", codes, pads), split)
     else:
         codes = chain.codes("packed", coded.codes.reshape(split), coded.bits)
@@ -128,5 +128,5 @@ def _matrix(chain: Chain, coded: Coded) -> str:
     matrix = chain.reshape(restored, (count * height, groups * length))
     if not any(lacking):
         return matrix
-    ends = chain.editor.share("to", np.array([rows, columns], np.int64))
-    return chain.add("Slice", matrix, chain.editor.share("from", np.array([0, 0], np.int64)), ends)
+    ends = chain.share("to", np.array([rows, columns], np.int64))
+    return chain.add("Slice", matrix, chain.share("from", np.array([0, 0], np.int64)), ends)

@@ -64,7 +64,7 @@ def unpacked(
         plane = ((codes >> below) & ((1 << width) - 1)).astype(np.uint8)
         made = _plane(editor, scope, name, plane, width, to)
         nodes += made
-        total = made[-1].output[0] if not total else _joined(editor, name, nodes, total, width, to)
+        total = made[-1].output[0] if not total else _joined(editor, scope, name, nodes, total, width, to)
     return nodes, total
 
 
@@ -102,25 +102,28 @@ def _plane(editor: Editor, scope: Scope, name: str, plane: Codes, width: int, to
         return [helper.make_node("Cast", [stored], [editor.fresh("codes")], to=to)]
     share = 8 // width
     stored = editor.store(scope, f"{name}_packed", packed.reshape(-1, 1))
-    lefts = editor.share(f"left_{width}", np.arange(8 - width, -1, -width, dtype=np.uint8))
-    right = editor.share(f"right_{width}", np.array([8 - width], np.uint8))
+    lefts = editor.share(scope, f"left_{width}", np.arange(8 - width, -1, -width, dtype=np.uint8))
+    right = editor.share(scope, f"right_{width}", np.array([8 - width], np.uint8))
     first = helper.make_node("BitShift", [stored, lefts], [editor.fresh("codes")], direction="LEFT")
     steps = _Step(editor, name, [first])
     steps.add("BitShift", right, direction="RIGHT")
     if packed.size * share != plane.size:
-        steps.add("Reshape", editor.share("flat", np.array([-1], np.int64)))
-        bounds = (editor.share("from", np.array([0], np.int64)), editor.share("to", np.array([plane.size], np.int64)))
+        steps.add("Reshape", editor.share(scope, "flat", np.array([-1], np.int64)))
+        bounds = (
+            editor.share(scope, "from", np.array([0], np.int64)),
+            editor.share(scope, "to", np.array([plane.size], np.int64)),
+        )
         steps.add("Slice", *bounds)
-    steps.add("Reshape", editor.share("shape", np.array(plane.shape, np.int64)))
+    steps.add("Reshape", editor.share(scope, "shape", np.array(plane.shape, np.int64)))
     steps.add("Cast", to=to)
     return steps.nodes
 
 
-def _joined(editor: Editor, name: str, nodes: list[NodeProto], upper: str, width: int, to: int) -> str:
+def _joined(editor: Editor, scope: Scope, name: str, nodes: list[NodeProto], upper: str, width: int, to: int) -> str:
     """The codes of which ``upper`` are the upper bits and the last node's the ``width`` lower ones."""
     lower = nodes[-1].output[0]
     dtype = helper.tensor_dtype_to_np_dtype(to)
-    factor = editor.share(f"times_{1 << width}", np.array(1 << width, dtype))
+    factor = editor.share(scope, f"times_{1 << width}", np.array(1 << width, dtype))
     raised, total = (editor.fresh("codes") for _ in range(2))
     nodes.append(helper.make_node("Mul", [upper, factor], [raised]))
     nodes.append(helper.make_node("Add", [raised, lower], [total]))
