@@ -211,9 +211,15 @@ def _integer_product_scale(index: Index, reader: Reader) -> Value | None:
             maker = index.makers.get(other) if other is not None else None
             if maker is None or maker.node.op_type != "Mul":
                 continue
-            factors = (index.read(maker, slot) for slot in (0, 1))
+            factors = (_before_cast(index, index.read(maker, slot)) for slot in (0, 1))
             return next((found for found in factors if found is not None and found in index.stored), None)
     return None
+
+
+def _before_cast(index: Index, value: Value | None) -> Value | None:
+    """What a cast made ``value`` of, else the value itself: scales may be stored in half precision."""
+    maker = index.makers.get(value) if value is not None and value not in index.stored else None
+    return index.read(maker, 0) if maker is not None and maker.node.op_type == "Cast" else value
 
 
 def _by_lookup(index: Index, reader: Reader) -> Restoration | None:

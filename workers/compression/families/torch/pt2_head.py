@@ -54,7 +54,7 @@ def with_fresh_head(program: ExportedProgram, classes: int, seed: int, shared: f
         UnsupportedTechnique: No last layer with just this one output can be told, or what follows it counts on the
             number of its outputs.
     """
-    made = _copy(program)
+    made = copied_program(program)
     head = _find(made, shared)
     state, nodes = made.state_dict, placeholders(made)
     old = state[head.weight]
@@ -74,7 +74,8 @@ def with_fresh_head(program: ExportedProgram, classes: int, seed: int, shared: f
     return made
 
 
-def _copy(program: ExportedProgram) -> ExportedProgram:
+def copied_program(program: ExportedProgram) -> ExportedProgram:
+    """The program with a graph and lists of tensors of its own; the tensors themselves are shared."""
     module = copy.deepcopy(program.graph_module)
     for node, copied in zip(program.graph.nodes, module.graph.nodes, strict=True):
         # The copy's names differ where one is also a word of Python's, but the signature goes by name.

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from workers.compression.data import Dataset
 from workers.compression.families.model import Array, Feeds, StoredLayer
-from workers.compression.families.observed_inputs import gathered, rows_of
+from workers.compression.families.observed_inputs import Entries, Observe, gathered, rows_of
 from workers.compression.families.tensors.stored import StoredTensor, to_numpy
 from workers.compression.families.torch import running
 from workers.compression.families.torch.layer_inputs import graph_entries, watched_nodes
@@ -123,9 +123,15 @@ class Pt2Model(TorchModel):
         self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1
     ) -> Iterator[tuple[Weight, LayerInputs]]:
         """Statistics of what enters products and convolutions; padding is left out."""
-        weights, module = tuple(weights), self._opened()
+        weights = tuple(weights)
+        observe, entries = self.watched(weights, dataset, threads)
+        return gathered(weights, entries, observe)
+
+    def watched(self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1) -> tuple[Observe, Entries]:
+        """What runs the rows and gives values by node name, and which of them enter the layers of ``weights``."""
+        module = self._opened()
         observe = watched_nodes(module, self._flat, lambda: rows_of(self, dataset, threads))
-        return gathered(weights, graph_entries(module.graph, weights), observe)
+        return observe, graph_entries(module.graph, weights)
 
     @property
     def quantized(self) -> dict[str, Note]:

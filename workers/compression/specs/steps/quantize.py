@@ -42,17 +42,28 @@ class DynamicQuantize(QuantizeStep):
 
 
 class StaticQuantize(QuantizeStep):
-    """Weights and activations as 8-bit integers, activation ranges estimated on calibration data."""
+    """Weights and activations as 8-bit integers, activation ranges estimated on calibration data.
+
+    onnxruntime computes on the integers. torch has no integer kernels for CPUs that pay: programs store integer weights
+    and round what enters their layers by torch's own operator, but compute in float.
+    """
 
     summary: ClassVar[str] = "8-bit weights and activations, ranges estimated on calibration data"
-    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX,)
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
     size_factors: ClassVar[tuple[float, float, float]] = (0.25, 0.3, 1.0)
 
     method: Literal["static"] = "static"
     bits: Literal[8] = 8
     granularity: Literal["tensor", "channel"] = "channel"
-    range: Literal["minmax", "moving_average", "percentile"] = "minmax"
+    range: Literal["minmax", "moving_average", "percentile", "entropy", "mse"] = Field(
+        "minmax", description="How the ranges of activations are estimated."
+    )
+    rounding: Literal["adaptive", "nearest"] = Field(
+        "adaptive",
+        description="adaptive: weights of matrix products round so that outputs on calibration rows move least.",
+    )
+    bias_correction: bool = Field(True, description="Whether mean errors of outputs go into the layers' biases.")
     samples: int = Field(256, ge=1, le=100_000, description="Calibration rows used at most.")
 
 

@@ -1,11 +1,31 @@
-"""Which integer grid a target's instructions multiply exactly."""
+"""Which integers a target's instructions multiply exactly, and fast."""
+
+from dataclasses import dataclass
 
 from workers.compression.environment import cpu_flags
-from workers.compression.quantization.uniform import Grid
+from workers.compression.quantization.uniform import Grid, UniformWeight
 from workers.compression.specs.job import Target
 
 _EXACT = frozenset({"avx512_vnni", "avx_vnni", "avxvnni", "asimddp", "i8mm", "amx_int8"})
 _EXACT_TARGETS = frozenset({"cpu-vnni", "cpu-arm64"})
+
+
+@dataclass(frozen=True)
+class WeightKind:
+    """Integers for weights that are multiplied as such.
+
+    Args:
+        grid: What they are rounded to.
+        is_unsigned: Whether they are stored as uint8 around a zero point where the grid is signed: full range that
+            does not saturate on any x86, at the price of a slower kernel.
+    """
+
+    grid: Grid
+    is_unsigned: bool = False
+
+    def stored(self, found: UniformWeight) -> UniformWeight:
+        """``found`` as it is stored."""
+        return found.unsigned() if self.is_unsigned else found
 
 
 def multiplies_exactly(target: Target) -> bool:
@@ -19,14 +39,18 @@ def multiplies_exactly(target: Target) -> bool:
     return target.hardware in _EXACT_TARGETS
 
 
-def weight_grid(target: Target, scheme: str) -> Grid:
-    """The grid for weights that are multiplied as integers.
+def precise_weights(target: Target) -> WeightKind:
+    """All 8 bits; on AVX2 without VNNI unsigned, where MiniLM-L6 ran 1.3 times as fast as in float at batch 8."""
+    return WeightKind(Grid(signed=True), is_unsigned=not multiplies_exactly(target))
 
-    Args:
-        scheme: ``symmetric`` (int8; one bit less where it would saturate), ``affine`` (uint8), or ``auto``: the more
-            precise of the two on this target.
-    """
-    exact = multiplies_exactly(target)
-    if scheme == "affine" or (scheme == "auto" and not exact):
-        return Grid(signed=False)
-    return Grid(signed=True, bits=8 if exact else 7)
+
+def fast_weights(target: Target) -> WeightKind:
+    """Signed; on AVX2 without VNNI of 7 bits so that sums do not saturate, 1.6 times as fast as float on MiniLM-L6."""
+    return WeightKind(Grid(signed=True, bits=8 if multiplies_exactly(target) else 7))
+
+
+def weights_for(target: Target, scheme: str) -> WeightKind:
+    """What a step's ``scheme`` means on a target: ``auto`` is precise, ``symmetric`` fast, ``affine`` uint8."""
+    if scheme == "affine":
+        return WeightKind(Grid(signed=False))
+    return precise_weights(target) if scheme == "auto" else fast_weights(target)

@@ -6,17 +6,21 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper
 
+from workers.compression.families.onnx.chains import Chain
 from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.float_weights import FloatWeight
 from workers.compression.families.onnx.walking import (
     Place,
     Scope,
+    array,
     float_attribute,
     integer_attribute,
     layer_name,
 )
-from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.uniform import Grid, UniformWeight, quantize
+from workers.compression.techniques.quantize.integer_layers.plan import Choice
+from workers.compression.techniques.quantize.integer_layers.rounding import RoundedWeight, nearest
+from workers.compression.techniques.quantize.integer_layers.shifting import shift_addition, smoothed
+from workers.compression.techniques.quantize.targets import WeightKind
 
 Floats = npt.NDArray[np.float32]
 _Names = tuple[str, str, str]
@@ -34,95 +38,98 @@ def is_matrix_product(place: Place, slot: int) -> bool:
     return node.op_type == "Gemm" and plain and not integer_attribute(node, "transA", 0)
 
 
-@dataclass(frozen=True, eq=False)
-class Rounding:
-    """How a product's weight is rounded, and what its activation's channels are divided by before."""
-
-    grid: Grid
-    factors: Floats | None = None
-
-
 @dataclass
 class ProductWriter:
     """Replaces matrix products; each activation is quantized once per graph, however many products read it.
 
     Args:
-        default: For weights that ``chosen`` does not name.
+        kind: Of the integers of weights that ``chosen`` does not name.
         granularity: ``channel`` (a scale per output column) or ``tensor``.
-        chosen: By names of weights of the main graph.
+        chosen: What calibration chose, by names of weights of the main graph.
     """
 
     editor: Editor
-    default: Rounding
+    kind: WeightKind
     granularity: str
-    chosen: dict[str, Rounding]
+    chosen: dict[str, Choice]
     _rounded: dict[tuple[Scope, str, bool], _Names] = field(default_factory=dict)
+    _halves: set[str] = field(default_factory=set)
 
     def write(self, weight: FloatWeight, values: Floats) -> None:
         """Makes every reader of ``weight`` multiply integers."""
         in_main_graph = weight.value.scope.parent is None
-        rounding = self.chosen.get(weight.value.name, self.default) if in_main_graph else self.default
+        choice = self.chosen.get(weight.value.name) if in_main_graph else None
         stored: dict[bool, _Names] = {}
         for reader in weight.readers:
             transposed = bool(integer_attribute(reader.place.node, "transB", 0))
             if transposed not in stored:
-                columns = np.ascontiguousarray(values.T) if transposed else values
-                stored[transposed] = self._store(weight, columns, rounding)
-            self.editor.replace(reader.place, self._product(reader.place, stored[transposed], rounding.factors))
-        self.editor.drop_unread([weight.value])
+                axis = 0 if transposed else 1
+                rounded = choice.weight if choice else nearest(values, self.kind, axis, self.granularity)
+                stored[transposed] = self._store(weight, rounded)
+            self.editor.replace(reader.place, self._product(reader.place, stored[transposed], choice))
+        if choice is not None:
+            shift_addition(self.editor, choice)
+        unread = (
+            [weight.value] if choice is None or choice.candidate.bias is None else [weight.value, choice.candidate.bias]
+        )
+        self.editor.drop_unread(unread)
 
-    def _store(self, weight: FloatWeight, columns: Floats, rounding: Rounding) -> _Names:
+    def _store(self, weight: FloatWeight, rounded: RoundedWeight) -> _Names:
         scope, name = weight.value.scope, weight.value.name
-        if rounding.factors is not None:
-            columns = columns * rounding.factors[:, None]
-        axes = (0,) if self.granularity == "channel" else None
-        quantized = quantize(columns, rounding.grid, Blocks.spanning(columns.shape, axes))
+        columns = rounded.integers if rounded.axis == 1 else np.ascontiguousarray(rounded.integers.T)
+        halves = rounded.scale.astype(np.float16)
+        is_half = halves.size > 1 and np.array_equal(halves.astype(np.float32), rounded.scale)
+        scale = self.editor.store(scope, f"{name}_scale", halves if is_half else rounded.scale)
+        if is_half:
+            self._halves.add(scale)
         return (
-            self.editor.store(scope, f"{name}_quantized", quantized.integers),
-            self.editor.store(scope, f"{name}_scale", _flat(quantized.parameters.scale)),
-            self.editor.store(scope, f"{name}_zero_point", _flat(_common_zero(quantized))),
+            self.editor.store(scope, f"{name}_quantized", columns),
+            scale,
+            self.editor.store(scope, f"{name}_zero_point", _common(rounded.zero)),
         )
 
-    def _product(self, place: Place, stored: _Names, factors: Floats | None) -> list[NodeProto]:
+    def _product(self, place: Place, stored: _Names, choice: Choice | None) -> list[NodeProto]:
         """The operators that onnxruntime fuses to one ``DynamicQuantizeMatMul`` or ``MatMulIntegerToFloat``."""
-        node, name, editor = place.node, layer_name(place.node), self.editor
-        nodes, (rows, row_scale, row_zero) = self._activation(place, factors)
-        bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
-        total, real, scale = (editor.fresh(f"{node.output[0]}_{part}") for part in ("integer", "cast", "scales"))
-        product = editor.fresh(f"{node.output[0]}_product") if bias else node.output[0]
-        nodes += [
-            helper.make_node("MatMulInteger", [rows, stored[0], row_zero, stored[2]], [total], name=name),
-            helper.make_node("Cast", [total], [real], name=f"{name}/cast", to=TensorProto.FLOAT),
-            helper.make_node("Mul", [row_scale, stored[1]], [scale], name=f"{name}/scales"),
-            helper.make_node("Mul", [real, scale], [product], name=f"{name}/restore"),
-        ]
+        node, editor = place.node, self.editor
+        chain = Chain(editor, place.scope, layer_name(node))
+        rows, row_scale, row_zero = self._activation(place, choice, chain)
+        total = chain.add("MatMulInteger", rows, stored[0], row_zero, stored[2])
+        chain.nodes[-1].name = layer_name(node)
+        real = chain.add("Cast", total, to=TensorProto.FLOAT)
+        product = chain.add("Mul", real, chain.add("Mul", row_scale, self._scale(chain, stored[1])))
+        bias = self._bias(place, choice)
         if bias:
-            nodes.append(helper.make_node("Add", [product, bias], [node.output[0]], name=f"{name}/bias"))
-        return nodes
+            chain.add("Add", product, bias)
+        return chain.ending(node.output[0])
 
-    def _activation(self, place: Place, factors: Floats | None) -> tuple[list[NodeProto], _Names]:
-        """The names of the rounded left side, and the nodes that make it where none has before."""
-        source, name, editor = place.node.input[0], layer_name(place.node), self.editor
+    def _scale(self, chain: Chain, name: str) -> str:
+        """The scales of a weight's columns as float32."""
+        return chain.add("Cast", name, to=TensorProto.FLOAT) if name in self._halves else name
+
+    def _bias(self, place: Place, choice: Choice | None) -> str:
+        """Name of the bias that a ``Gemm`` adds, corrected where that was chosen; empty where there is none."""
+        node = place.node
+        if node.op_type != "Gemm" or len(node.input) < 3 or not node.input[2]:
+            return ""
+        if choice is None or choice.shift is None or choice.candidate.bias is None:
+            return str(node.input[2])
+        bias = choice.candidate.bias
+        corrected = array(self.editor.index.stored[bias]).astype(np.float32) + choice.shift
+        return self.editor.store(place.scope, f"{bias.name}_corrected", corrected)
+
+    def _activation(self, place: Place, choice: Choice | None, chain: Chain) -> _Names:
+        """The names of the rounded left side; what makes it goes into ``chain`` where nothing has made it before."""
+        source, factors = place.node.input[0], None if choice is None else choice.factors
         key = (place.scope, source, factors is not None)
-        if key in self._rounded:
-            return [], self._rounded[key]
-        nodes: list[NodeProto] = []
-        if factors is not None:
-            smooth = editor.fresh(f"{source}_smooth")
-            factor = editor.store(place.scope, f"{source}_smoothing", (1.0 / factors).astype(np.float32))
-            nodes.append(helper.make_node("Mul", [source, factor], [smooth], name=f"{name}/smooth"))
-            source = smooth
-        parts = (editor.fresh(f"{source}_quantized"), editor.fresh(f"{source}_scale"), editor.fresh(f"{source}_zero"))
-        nodes.append(helper.make_node("DynamicQuantizeLinear", [source], parts, name=f"{name}/quantize"))
-        self._rounded[key] = parts
-        return nodes, parts
+        if key not in self._rounded:
+            entering = source if factors is None else smoothed(chain, source, factors)
+            parts = (self.editor.fresh("rounded"), self.editor.fresh("step"), self.editor.fresh("zero"))
+            chain.nodes.append(helper.make_node("DynamicQuantizeLinear", [entering], parts))
+            self._rounded[key] = parts
+        return self._rounded[key]
 
 
-def _flat(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    return values.reshape(-1) if values.size > 1 else values.reshape(())
-
-
-def _common_zero(quantized: UniformWeight) -> npt.NDArray[np.generic]:
-    zeros = quantized.zeros
+def _common(zeros: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A single zero point where all are the same."""
     first = zeros.reshape(-1)[:1]
-    return first if np.all(zeros == first) else zeros
+    return first.reshape(()) if np.all(zeros == first) else zeros

@@ -38,12 +38,3 @@ class LayerRunner:
         """The layer's output."""
         result: Floats = self._session.run(None, {"x": activation, "w": weight})[0]
         return result
-
-
-def sqnr_db(exact: Floats, rounded: Floats) -> float:
-    """Signal to quantization noise in dB; 200 where there is no noise."""
-    signal = float(np.square(exact, dtype=np.float64).sum())
-    noise = float(np.square(rounded - exact, dtype=np.float64).sum())
-    if noise <= 0.0:
-        return 200.0
-    return 10.0 * float(np.log10(max(signal, 1e-300) / noise))

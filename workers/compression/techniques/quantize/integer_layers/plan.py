@@ -8,7 +8,15 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from workers.compression.families.onnx.float_weights import FloatWeight
-from workers.compression.families.onnx.walking import Index, Place, Value, float_attribute, integer_attribute
+from workers.compression.families.onnx.walking import (
+    Index,
+    Place,
+    Reader,
+    Value,
+    float_attribute,
+    integer_attribute,
+)
+from workers.compression.techniques.quantize.integer_layers.rounding import RoundedWeight
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,6 +33,7 @@ class Candidate:
         entering: The activation it reads.
         leaving: The value whose range its integer output needs; None where the kernel puts out floats.
         bias: Its stored bias.
+        addition: The node right behind it that adds a stored vector of its own, where the layer has no bias itself.
     """
 
     place: Place
@@ -32,11 +41,17 @@ class Candidate:
     entering: Value
     leaving: Value | None
     bias: Value | None
+    addition: Reader | None = None
 
     @property
     def convolution(self) -> bool:
         """Whether it is a convolution, whose integer kernel has integer output."""
         return self.place.node.op_type == "Conv"
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether there is a bias that a constant can be added to."""
+        return self.bias is not None or self.addition is not None
 
     @property
     def channel_axis(self) -> int:
@@ -53,12 +68,23 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A layer to quantize, with its input's range and, where it pays, factors that smooth its input."""
+    """How to quantize a layer.
+
+    Args:
+        candidate: The layer.
+        entering: Range of its input, once that is smoothed.
+        leaving: Range of its integer output.
+        weight: Its weight, with the factors in it.
+        factors: What the input's channels are divided by, where that pays.
+        shift: What to add to the bias, where that pays.
+    """
 
     candidate: Candidate
     entering: tuple[float, float]
     leaving: tuple[float, float] | None
+    weight: RoundedWeight
     factors: Floats | None = None
+    shift: Floats | None = None
 
 
 def candidates(index: Index, weights: list[FloatWeight]) -> Iterator[Candidate]:
@@ -77,7 +103,20 @@ def candidates(index: Index, weights: list[FloatWeight]) -> Iterator[Candidate]:
             continue
         leaving = _leaving(index, place) if place.node.op_type == "Conv" else None
         if place.node.op_type != "Conv" or leaving is not None:
-            yield Candidate(place, weight, entering, leaving, bias)
+            addition = _addition(index, place) if bias is None else None
+            yield Candidate(place, weight, entering, leaving, bias, addition)
+
+
+def observed(found: list[Candidate]) -> dict[str, int | None]:
+    """Names of the values that must be known, with their width where matrix products read them."""
+    widths: dict[str, int | None] = {}
+    for candidate in found:
+        if candidate.leaving is not None:
+            widths.setdefault(candidate.leaving.name, None)
+        width = None if candidate.convolution else int(candidate.weight.tensor.dims[candidate.input_axis])
+        known = widths.setdefault(candidate.entering.name, width)
+        widths[candidate.entering.name] = width if known == width else None
+    return widths
 
 
 def _has_kernel(place: Place, weight: FloatWeight) -> bool:
@@ -105,3 +144,18 @@ def _leaving(index: Index, place: Place) -> Value | None:
         clamped = index.made(readers[0].place)
         return None if clamped in index.outputs else clamped
     return made
+
+
+def _addition(index: Index, place: Place) -> Reader | None:
+    """The slot at which a node right behind ``place`` reads a stored vector that nothing else reads."""
+    made = index.made(place)
+    readers = index.readers.get(made, [])
+    if len(readers) != 1 or made in index.outputs or place.node.op_type == "Conv":
+        return None
+    following = readers[0]
+    if following.place.node.op_type != "Add" or following.place.scope is not place.scope:
+        return None
+    other = index.read(following.place, 1 - following.slot)
+    if other is None or not _is_stored_vector(index, other) or len(index.readers[other]) != 1:
+        return None
+    return Reader(following.place, 1 - following.slot)

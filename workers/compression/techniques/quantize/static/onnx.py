@@ -1,41 +1,39 @@
 """Static 8-bit quantization of ONNX models: ranges from calibration rows, layers that would suffer left out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 from onnx import ModelProto
 
 from workers.compression.context import Context
 from workers.compression.data import Dataset
-from workers.compression.families.model import Array, Model
+from workers.compression.families.model import Model
 from workers.compression.families.onnx.batch_norm import fold_batch_norms
 from workers.compression.families.onnx.editing import Editor, opset_of, raise_opset
 from workers.compression.families.onnx.float_weights import FloatWeight, float_weights, is_selected
+from workers.compression.families.onnx.matrices import weights_in
 from workers.compression.families.onnx.model import OnnxModel, as_onnx
-from workers.compression.families.onnx.walking import Index, array
+from workers.compression.families.onnx.walking import Index
 from workers.compression.registry import implements
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize import StaticQuantize
+from workers.compression.techniques.quantize.integer_layers.budget import (
+    CHECKED_ROWS,
+    MAX_ROUNDS,
+    OUTPUT_BUDGET_DB,
+    closeness_db,
+    fewer_and_fewer,
+)
 from workers.compression.techniques.quantize.integer_layers.calibration import calibrate, feeds
-from workers.compression.techniques.quantize.integer_layers.errors import sqnr_db
 from workers.compression.techniques.quantize.integer_layers.judging import Judge, Judged
-from workers.compression.techniques.quantize.integer_layers.plan import Candidate, candidates
+from workers.compression.techniques.quantize.integer_layers.plan import Candidate, candidates, observed
 from workers.compression.techniques.quantize.onnx_storage import store_as_integers
 from workers.compression.techniques.quantize.static.quantizing import QdqWriter
-from workers.compression.techniques.quantize.targets import weight_grid
+from workers.compression.techniques.quantize.targets import fast_weights, precise_weights
 
 OPSET = 13
 SMALLEST_STORED = 1024
-LAYER_BUDGET_DB = 10.0
-OUTPUT_BUDGET_DB = 17.0
-"""Of the whole model's outputs on calibration rows; 17 dB is a cosine of about 0.99."""
-
-CHECKED_ROWS = 32
-MAX_ROUNDS = 12
-DROPPED_SHARE = 8
-"""One in this many layers, the worst, is left out before the next try."""
 
 
 @implements(StaticQuantize, formats=(ModelFormat.ONNX,))
@@ -49,12 +47,15 @@ def quantize_statically(model: Model, spec: StaticQuantize, context: Context) ->
     fold_batch_norms(model.proto)
     model.changed()
     dataset = dataset.limited(spec.samples)
-    judged = _judge(model, spec, dataset, context)
-    _quantize_within_budget(model, judged, spec, dataset.limited(CHECKED_ROWS), context)
+    judges, found = _judges(model, spec, dataset, context)
+    _quantize_within_budget(model, judges, found, spec, dataset.limited(CHECKED_ROWS), context)
     return model
 
 
-def _judge(model: OnnxModel, spec: StaticQuantize, dataset: Dataset, context: Context) -> list[Judged]:
+def _judges(
+    model: OnnxModel, spec: StaticQuantize, dataset: Dataset, context: Context
+) -> tuple[list[Judge], list[Candidate]]:
+    """Judges of fast and of precise integers for weights (one where they are the same), and the layers to judge."""
     index = Index.of(model.proto)
     found = list(candidates(index, _selected(index, spec)))
     if not found:
@@ -62,49 +63,63 @@ def _judge(model: OnnxModel, spec: StaticQuantize, dataset: Dataset, context: Co
             "No selected layer has an integer kernel; matrix products and convolutions with a float32 weight have.",
             hint="quantize.dynamic stores other weights as integers too.",
         )
-    calibration = calibrate(model, _observed(found), dataset, spec.range, context)
-    grid = weight_grid(context.target, "symmetric")
-    return Judge(calibration, grid, spec.granularity, opset_of(model.proto)).judge(found)
+    activations = calibrate(model, observed(found), dataset, spec.range, context)
+    kinds = dict.fromkeys((fast_weights(context.target), precise_weights(context.target)))
+    judges = [
+        Judge(
+            activations,
+            kind,
+            spec.granularity,
+            opset_of(model.proto),
+            is_adaptive=spec.rounding == "adaptive",
+            corrects_bias=spec.bias_correction,
+        )
+        for kind in kinds
+    ]
+    return judges, found
 
 
-def _selected(index: Index, spec: StaticQuantize, smallest: int = 1) -> list[FloatWeight]:
-    return [weight for weight in float_weights(index, smallest) if is_selected(weight, spec.include, spec.exclude)]
-
-
-def _observed(found: list[Candidate]) -> list[str]:
-    values = (value for candidate in found for value in (candidate.entering, candidate.leaving))
-    return list(dict.fromkeys(value.name for value in values if value is not None))
+def _selected(index: Index, spec: StaticQuantize) -> list[FloatWeight]:
+    return [weight for weight in float_weights(index) if is_selected(weight, spec.include, spec.exclude)]
 
 
 def _quantize_within_budget(
-    model: OnnxModel, judged: list[Judged], spec: StaticQuantize, dataset: Dataset, context: Context
+    model: OnnxModel,
+    judges: list[Judge],
+    found: list[Candidate],
+    spec: StaticQuantize,
+    dataset: Dataset,
+    context: Context,
 ) -> None:
-    """Leaves out the layers that lose most until the outputs are close enough; their weights are stored as integers."""
+    """Tries fast integers, then precise ones, then leaves layers out, until the outputs are close enough."""
     exact = [model.run(batch) for batch in feeds(dataset, model)]
     original = ModelProto()
     original.CopyFrom(model.proto)
-    kept = [found for found in judged if found.sqnr_db >= LAYER_BUDGET_DB]
-    for attempt in range(MAX_ROUNDS):
-        if not kept:
-            break
+    for number, (judged, kept) in enumerate(_attempts(judges, found)):
         model.proto.CopyFrom(original)
-        stored = _rewrite(model, kept, spec, context)
-        closeness = _closeness(exact, [model.run(batch) for batch in feeds(dataset, model)])
-        context.progress(0.7 + 0.3 * (attempt + 1) / MAX_ROUNDS, f"{len(kept)} layers, {closeness:.1f} dB")
+        stored = _rewrite(model, kept, spec)
+        closeness = closeness_db(exact, [model.run(batch) for batch in feeds(dataset, model)])
+        context.progress(0.8 + 0.2 * number / MAX_ROUNDS, f"{len(kept)} layers, {closeness:.1f} dB")
         if closeness >= OUTPUT_BUDGET_DB:
             _report(kept, judged, stored, closeness, context)
             return
-        worst_first = sorted(kept, key=lambda found: found.sqnr_db)
-        dropped = worst_first[: max(1, len(kept) // DROPPED_SHARE)]
-        kept = [found for found in kept if found not in dropped]
     raise UnsupportedTechnique(
         f"No set of layers keeps the model's outputs within {OUTPUT_BUDGET_DB:g} dB of the original on the "
         "calibration rows.",
-        hint="Try range 'percentile', more samples, or quantize.dynamic.",
+        hint="Try range 'mse', more samples, or quantize.dynamic.",
     )
 
 
-def _rewrite(model: OnnxModel, kept: list[Judged], spec: StaticQuantize, context: Context) -> int:
+def _attempts(judges: list[Judge], found: list[Candidate]) -> Iterator[tuple[list[Judged], list[Judged]]]:
+    """All layers as judged, and those to quantize; from the last judge on, ever fewer of the worst."""
+    for judge in judges:
+        judged = [judge.refine(layer) for layer in judge.judge(found)]
+        rounds = MAX_ROUNDS if judge is judges[-1] else 1
+        for kept in fewer_and_fewer(judged, lambda layer: layer.sqnr_db, rounds):
+            yield judged, kept
+
+
+def _rewrite(model: OnnxModel, kept: list[Judged], spec: StaticQuantize) -> int:
     """Writes the layers in ``kept`` as integers and stores other large weights in 8 bits; returns how many others."""
     editor = Editor(model.proto)
     wanted = {found.weight: found.choice for found in kept}
@@ -114,27 +129,14 @@ def _rewrite(model: OnnxModel, kept: list[Judged], spec: StaticQuantize, context
         for candidate in fresh
         if candidate.weight.value.name in wanted
     ]
-    QdqWriter(editor, weight_grid(context.target, "symmetric"), spec.granularity).write(choices)
-    others = [w for w in _selected(editor.index, spec, SMALLEST_STORED) if w.value.name not in wanted]
-    for weight in others:
-        store_as_integers(editor, weight, array(weight.tensor).astype(np.float32), spec.granularity)
+    QdqWriter(editor).write(choices)
+    stored = 0
+    for weight, place in weights_in(editor.index, SMALLEST_STORED):
+        if weight.is_selected(spec.include, spec.exclude) and place.value.name not in wanted:
+            stored += store_as_integers(editor, weight, place, spec.granularity) is not None
     editor.apply()
     model.changed()
-    return len(others)
-
-
-def _closeness(exact: list[list[Array]], rounded: list[list[Array]]) -> float:
-    """The worst SQNR among the model's float outputs; -inf where one is no longer finite."""
-    worst = float("inf")
-    for output in range(len(exact[0])):
-        if exact[0][output].dtype.kind == "f":
-            before, after = (_joined(outputs, output) for outputs in (exact, rounded))
-            worst = min(worst, sqnr_db(before, after) if np.isfinite(after).all() else -np.inf)
-    return worst
-
-
-def _joined(outputs: Sequence[list[Array]], output: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    return np.concatenate([np.asarray(batch[output], np.float32).reshape(-1) for batch in outputs])
+    return stored
 
 
 def _report(kept: list[Judged], judged: list[Judged], stored: int, closeness: float, context: Context) -> None:

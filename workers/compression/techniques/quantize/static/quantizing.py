@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, helper
 
+from workers.compression.families.onnx.chains import Chain
 from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.walking import Place, Scope, Value, array, layer_name
-from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.uniform import Grid, channel_axes, parameters_for, quantize
+from workers.compression.quantization.uniform import parameters_for
 from workers.compression.techniques.quantize.integer_layers.errors import ACTIVATION_GRID
 from workers.compression.techniques.quantize.integer_layers.plan import Candidate, Choice
+from workers.compression.techniques.quantize.integer_layers.shifting import shift_addition, smoothed
 
 Floats = npt.NDArray[np.float32]
 _INT32 = np.iinfo(np.int32)
@@ -22,8 +23,6 @@ class QdqWriter:
     """Inserts the pairs; each activation is quantized once, however many layers read it."""
 
     editor: Editor
-    grid: Grid
-    granularity: str
     _entering: dict[Value, tuple[str, Floats]] = field(default_factory=dict)
     _before: dict[Place, list[NodeProto]] = field(default_factory=dict)
     _bodies: dict[Place, NodeProto] = field(default_factory=dict)
@@ -61,14 +60,14 @@ class QdqWriter:
         if candidate.entering not in self._entering:
             self._quantize_input(choice)
         rounded, input_scale = self._entering[candidate.entering]
-        weights = array(candidate.weight.tensor).astype(np.float32)
-        if choice.factors is not None:
-            weights = weights * (choice.factors if candidate.input_axis == 1 else choice.factors[:, None])
-        weight, weight_scale = self._weight(candidate, weights)
-        inputs = [rounded, weight]
+        weight = choice.weight
+        parts = (weight.integers, weight.scale, weight.zero)
+        inputs = [rounded, self._dequantized(candidate, candidate.weight.value.name, parts, weight.axis)]
         if candidate.bias is not None:
             bias = array(index.stored[candidate.bias]).astype(np.float64)
-            inputs.append(self._bias(candidate, bias, input_scale * weight_scale))
+            bias = bias if choice.shift is None else bias + choice.shift
+            inputs.append(self._bias(candidate, bias, input_scale * weight.scale))
+        shift_addition(self.editor, choice)
         body = helper.make_node(node.op_type, inputs, list(node.output), name=layer_name(node))
         body.attribute.extend(node.attribute)
         self._bodies[place] = body
@@ -78,11 +77,10 @@ class QdqWriter:
         nodes = self._before.setdefault(place, [])
         name = value.name
         if choice.factors is not None:
-            smooth = self.editor.fresh(f"{name}_smooth")
-            factor = self.editor.store(scope, f"{name}_smoothing", (1.0 / choice.factors).astype(np.float32))
-            nodes.append(helper.make_node("Mul", [name, factor], [smooth], name=self.editor.fresh(f"{name}_smoother")))
-            name = smooth
-        rounded = self.editor.fresh(f"{value.name}_rounded")
+            chain = Chain(self.editor, scope, name)
+            name = smoothed(chain, name, choice.factors)
+            nodes.extend(chain.nodes)
+        rounded = self.editor.fresh("rounded")
         pair, scale = self._pair(scope, name, rounded, choice.entering)
         nodes.extend(pair)
         self._entering[value] = (rounded, scale)
@@ -95,20 +93,11 @@ class QdqWriter:
             self.editor.store(scope, f"{target}_scale", found.scale),
             self.editor.store(scope, f"{target}_zero_point", np.asarray(found.zero, np.uint8)),
         ]
-        integers = self.editor.fresh(f"{target}_integers")
+        integers = self.editor.fresh("integers")
         return [
-            helper.make_node("QuantizeLinear", [source, *parameters], [integers], name=f"{integers}_quantize"),
-            helper.make_node("DequantizeLinear", [integers, *parameters], [target], name=f"{integers}_dequantize"),
+            helper.make_node("QuantizeLinear", [source, *parameters], [integers]),
+            helper.make_node("DequantizeLinear", [integers, *parameters], [target]),
         ], found.scale
-
-    def _weight(self, candidate: Candidate, weights: Floats) -> tuple[str, Floats]:
-        value, axis = candidate.weight.value, candidate.channel_axis
-        axes = channel_axes(weights.ndim, axis) if self.granularity == "channel" else None
-        quantized = quantize(weights, self.grid, Blocks.spanning(weights.shape, axes))
-        shape = () if axes is None else (-1,)
-        scale: Floats = quantized.parameters.scale.reshape(shape)
-        parts = (quantized.integers, scale, quantized.zeros.reshape(shape))
-        return self._dequantized(candidate, value.name, parts, axis), scale
 
     def _bias(self, candidate: Candidate, bias: npt.NDArray[np.float64], scale: Floats) -> str:
         scale = np.broadcast_to(scale, bias.shape).astype(np.float32)
@@ -124,7 +113,7 @@ class QdqWriter:
             self.editor.store(scope, f"{name}_{suffix}", part)
             for suffix, part in zip(("quantized", "scale", "zero_point"), parts, strict=True)
         ]
-        target = self.editor.fresh(f"{name}_restored")
-        node = helper.make_node("DequantizeLinear", stored, [target], name=f"{target}_dequantize", axis=axis)
+        target = self.editor.fresh("restored")
+        node = helper.make_node("DequantizeLinear", stored, [target], axis=axis)
         self._before.setdefault(candidate.place, []).append(node)
         return target
