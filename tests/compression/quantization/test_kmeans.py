@@ -8,6 +8,8 @@ from sklearn.cluster import KMeans
 
 from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.kmeans import Clustering, cluster, nearest
+from workers.compression.quantization.scaled_kmeans import cluster_with_scales
+from workers.compression.quantization.uniform import Grid, quantize
 
 RANDOM = np.random.default_rng(0)
 HEAVY_TAILS = RANDOM.standard_t(4, (96, 64)).astype(np.float32)
@@ -124,3 +126,36 @@ def test_neighbouring_floats_go_to_the_entry_they_equal() -> None:
     low = np.float32(1.0)
     pair = np.array([[low, np.nextafter(low, np.float32(2.0))]], np.float32)
     np.testing.assert_array_equal(nearest(pair, pair), [[0, 1]])
+
+
+def test_scales_adapt_one_codebook_to_groups_of_unlike_size() -> None:
+    matrix = (RANDOM.normal(size=(64, 96)) * 10.0 ** RANDOM.uniform(-3, 1, (64, 6)).repeat(16, axis=1)).astype(
+        np.float32
+    )
+    plain = cluster(matrix, whole(matrix), Clustering(4)).restored()
+    scaled = cluster_with_scales(matrix, 16, Clustering(4))
+    assert scaled.scales is not None
+    assert scaled.scales.codes.shape == (64, 6)
+    assert len(scaled.scales.values) <= 256
+    groups, restored = (found.reshape(-1, 16).astype(np.float64) for found in (matrix, scaled.restored()))
+    relative = np.square(groups - restored).sum(axis=1) / np.square(groups).sum(axis=1)
+    assert np.median(relative) < 0.01
+    assert squared_error(matrix, scaled.restored()) < squared_error(matrix, plain)
+
+
+def test_scaled_codebooks_beat_integers_in_groups_of_twice_the_length() -> None:
+    matrix = RANDOM.normal(size=(128, 256)).astype(np.float32)
+    blocks = Blocks.of_matrix(matrix.shape, "group", 32)
+    uniform = quantize(matrix, Grid.of("affine", 4), blocks).restored()
+    assert squared_error(matrix, cluster_with_scales(matrix, 16, Clustering(4)).restored()) < 0.8 * squared_error(
+        matrix, uniform
+    )
+
+
+def test_groups_of_zeros_and_pruned_values_stay_zero_under_scales() -> None:
+    pruned = np.where(np.abs(HEAVY_TAILS) < 1.0, 0.0, HEAVY_TAILS).astype(np.float32)
+    pruned[3] = 0.0
+    restored = cluster_with_scales(pruned, 16, Clustering(3)).restored()
+    assert np.isfinite(restored).all()
+    assert (restored[pruned == 0.0] == 0.0).all()
+    assert (restored != 0.0).any()

@@ -46,7 +46,7 @@ def cluster(matrix: Floats, blocks: Blocks, wanted: Clustering, importance: Floa
         importance: What the squared error of each column counts, shape (inputs,), not negative; None for 1.
     """
     length = blocks.lengths[0]
-    keep_zero = bool(np.count_nonzero(matrix == 0.0) >= max(1.0, _MANY_ZEROS * matrix.size))
+    keep_zero = has_many_zeros(matrix)
     random = np.random.default_rng(wanted.seed)
     codebooks = np.empty((*blocks.counts, 1 << wanted.bits), np.float32)
     codes = np.empty(matrix.shape, np.uint8)
@@ -55,16 +55,26 @@ def cluster(matrix: Floats, blocks: Blocks, wanted: Clustering, importance: Floa
         found = entries_for(
             _sets(part, length, importance), 1 << wanted.bits, wanted.initialization, random, keep_zero=keep_zero
         )
-        found = _in_half_precision(found) if blocks.counts[0] > 1 else found
+        found = in_half_precision(found) if blocks.counts[0] > 1 else found
         codebooks[rows.start // length :, 0][: len(found)] = found
         codes[rows] = nearest(part, np.repeat(found, length, axis=0)[: len(part)] if len(found) > 1 else found)
     return CodebookWeight(codes, codebooks, wanted.bits, blocks)
 
 
-def codebook_bytes(blocks: Blocks, bits: int) -> int:
-    """Bytes of packed codes and codebooks; of several codebooks the entries take two bytes each."""
+def has_many_zeros(matrix: Floats) -> bool:
+    """Whether so many values are exactly zero that they have to stay so."""
+    return bool(np.count_nonzero(matrix == 0.0) >= max(1.0, _MANY_ZEROS * matrix.size))
+
+
+def codebook_bytes(blocks: Blocks, bits: int, scales: int = 0) -> int:
+    """Bytes of packed codes and codebooks; of several codebooks the entries take two bytes each.
+
+    Args:
+        scales: How many groups have a scale.
+    """
     count = int(np.prod(blocks.counts))
-    return -(-int(np.prod(blocks.shape, dtype=np.int64)) * bits // 8) + (count << bits) * (4 if count == 1 else 2)
+    codes = -(-int(np.prod(blocks.shape, dtype=np.int64)) * bits // 8)
+    return codes + (count << bits) * (4 if count == 1 else 2) + scales + 2 * min(scales, 256)
 
 
 def nearest(rows: Floats, books: Floats) -> npt.NDArray[np.uint8]:
@@ -111,7 +121,7 @@ def _positive(importance: Floats) -> Doubles:
     return np.maximum(found, _LEAST_IMPORTANCE * mean) if mean > 0.0 else np.ones_like(found)
 
 
-def _in_half_precision(books: Floats) -> Floats:
+def in_half_precision(books: Floats) -> Floats:
     """Entries rounded to float16 where that is much finer than they are apart."""
     largest = np.abs(books).max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):

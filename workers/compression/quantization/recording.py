@@ -10,7 +10,7 @@ from pydantic import Field
 from workers.compression.coding.packing import pack, packed_size, unpack
 from workers.compression.families.weights import FloatForm, Weight, WeightForm
 from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.codebook import CodebookWeight, GroupScales
 from workers.compression.quantization.narrow_floats import DTYPES, FloatType
 from workers.compression.quantization.uniform import Grid, Parameters, UniformWeight
 from workers.compression.specs.errors import InvalidResult
@@ -66,6 +66,16 @@ def restored(weight: Weight, description: Description, arrays: Arrays) -> Weight
         )
 
 
+def _scales(shape: tuple[int, int], arrays: Arrays) -> GroupScales | None:
+    if "scale_codes" not in arrays:
+        return None
+    codes, values = arrays["scale_codes"], arrays["scale_values"]
+    length = shape[1] // codes.shape[1]
+    if codes.shape != (shape[0], shape[1] // length) or int(codes.max()) >= values.size:
+        raise ValueError(f"{codes.shape} scales")
+    return GroupScales(codes, values, length)
+
+
 def _uniform(form: UniformWeight) -> tuple[Description, Arrays]:
     grid, parameters = form.grid, form.parameters
     codes = form.integers.view(np.uint8)
@@ -109,7 +119,7 @@ def _form(shape: tuple[int, int], described: Description, arrays: Arrays) -> Wei
         books = arrays["codebooks"]
         if books.shape[:-1] != blocks.counts or int(codes.max()) >= books.shape[-1]:
             raise ValueError(f"{books.shape} codebooks")
-        return CodebookWeight(codes, books, described.bits, blocks)
+        return CodebookWeight(codes, books, described.bits, blocks, _scales(shape, arrays))
     grid = Grid(described.signed, described.bits, described.narrow)
     if described.signed:
         codes -= np.uint8(1 << (described.bits - 1))

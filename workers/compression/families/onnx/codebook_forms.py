@@ -6,6 +6,7 @@ looked up. Several codebooks are read by ``GatherElements``, one row of codes fo
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto, TensorProto
@@ -18,7 +19,7 @@ from workers.compression.families.onnx.uniform_forms import as_stored
 from workers.compression.families.onnx.unpacking import row_pieces, unpacked
 from workers.compression.families.onnx.walking import Place, Value, layer_name
 from workers.compression.families.weights import Weight
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.codebook import CodebookWeight, GroupScales
 
 
 def store_codebook(editor: Editor, value: Value, weight: Weight, form: CodebookWeight) -> None:
@@ -28,7 +29,9 @@ def store_codebook(editor: Editor, value: Value, weight: Weight, form: CodebookW
         form: Whole rows of the matrix share a codebook.
     """
     chain = Chain(editor, value.scope, value.name)
-    if form.codebooks.size == form.codebooks.shape[-1]:
+    if form.scales is not None:
+        as_stored(chain, _restore_with_scales(chain, form, form.scales), weight)
+    elif form.codebooks.size == form.codebooks.shape[-1]:
         _restore_from_one(chain, weight, form)
     else:
         as_stored(chain, _restore_from_many(chain, form), weight)
@@ -45,11 +48,16 @@ def store_codebook_table(
     """
     head = Chain(editor, value.scope, value.name)
     packed = PackedRows(head, form.codes, form.bits)
-    book = head.floats("codebook", form.codebooks.reshape(-1))
+    table = _Table(
+        packed,
+        head.floats("codebook", form.codebooks.reshape(-1)),
+        form.codes.shape[1],
+        None if form.scales is None else _StoredScales.of(head, form.scales),
+    )
     for place in lookups:
-        editor.replace(place, _lookup(editor, place, packed, book, form.codes.shape[1]))
+        editor.replace(place, _lookup(editor, place, table))
     if len(editor.index.readers.get(value, [])) > len(lookups):
-        as_stored(head, _looked_up(head, book, packed.unpacked(head, None)), weight)
+        as_stored(head, table.rows(head, None), weight)
         head.ending(value.name)
     editor.replace_stored(value, head.nodes)
 
@@ -86,15 +94,61 @@ def _codes(chain: Chain, codes: Codes, bits: int) -> str:
     return made
 
 
-def _lookup(editor: Editor, place: Place, packed: PackedRows, book: str, columns: int) -> list[NodeProto]:
+def _restore_with_scales(chain: Chain, form: CodebookWeight, scales: GroupScales) -> str:
+    """The matrix: entries of the one codebook, each group's multiplied by its scale."""
+    book = chain.floats("codebook", form.codebooks.reshape(-1))
+    factors = chain.floats("scale", scales.values)
+    parts = []
+    for rows in row_pieces(form.codes.shape):
+        codes = form.codes[rows].reshape(-1, scales.length)
+        entries = chain.add("Gather", book, _codes(chain, codes, form.bits))
+        own = chain.store("scale_codes", scales.codes[rows].reshape(-1, 1))
+        scale = chain.add("Gather", factors, chain.add("Cast", own, to=TensorProto.INT32))
+        parts.append(chain.reshape(chain.add("Mul", entries, scale), form.codes[rows].shape))
+    return parts[0] if len(parts) == 1 else chain.add("Concat", *parts, axis=0)
+
+
+@dataclass(frozen=True)
+class _StoredScales:
+    """Names of scale codes, shape (rows, groups, 1), and of their values."""
+
+    codes: str
+    values: str
+    groups: int
+    length: int
+
+    @classmethod
+    def of(cls, chain: Chain, scales: GroupScales) -> "_StoredScales":
+        codes = chain.store("scale_codes", scales.codes[:, :, None])
+        return cls(codes, chain.floats("scale", scales.values), scales.codes.shape[1], scales.length)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A stored table: its packed rows, the codebook's name, the length of a row, and scales if it has any."""
+
+    packed: PackedRows
+    book: str
+    columns: int
+    scales: _StoredScales | None
+
+    def rows(self, chain: Chain, positions: str | None, name: str = "") -> str:
+        """Restored rows, shape (rows, columns); all rows if no positions are given."""
+        codes = self.packed.unpacked(chain, positions, name)
+        entries = chain.add("Gather", self.book, chain.add("Cast", codes, to=TensorProto.INT32))
+        scales = self.scales
+        if scales is None:
+            return entries
+        own = scales.codes if positions is None else chain.add("Gather", scales.codes, positions, axis=0)
+        factor = chain.add("Gather", scales.values, chain.add("Cast", own, to=TensorProto.INT32))
+        grouped = chain.reshape(entries, (-1, scales.groups, scales.length))
+        return chain.reshape(chain.add("Mul", grouped, factor), (-1, self.columns))
+
+
+def _lookup(editor: Editor, place: Place, table: _Table) -> list[NodeProto]:
     node = place.node
     chain = Chain(editor, place.scope, node.output[0])
-    codes = packed.unpacked(chain, chain.reshape(node.input[1], (-1,)), layer_name(node))
-    restored = _looked_up(chain, book, codes)
-    width = chain.share("width", np.array([columns], np.int64))
+    restored = table.rows(chain, chain.reshape(node.input[1], (-1,)), layer_name(node))
+    width = chain.share("width", np.array([table.columns], np.int64))
     chain.add("Reshape", restored, chain.add("Concat", chain.add("Shape", node.input[1]), width, axis=0))
     return chain.ending(node.output[0])
-
-
-def _looked_up(chain: Chain, book: str, codes: str) -> str:
-    return chain.add("Gather", book, chain.add("Cast", codes, to=TensorProto.INT32))

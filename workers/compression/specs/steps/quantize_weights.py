@@ -66,6 +66,9 @@ class KmeansQuantize(QuantizeStep):
         "tensor", description="One codebook for a tensor, for each output channel, or for each group of channels."
     )
     group_size: int = Field(64, ge=1, le=65_536, description="Output channels to a codebook.")
+    scale_group: Literal[0, 16, 32, 64, 128] = Field(
+        0, description="Inputs whose values are multiples of one codebook by a scale of their own; 0: no scales."
+    )
     initialization: Literal["kmeans++", "linear"] = "kmeans++"
     sensitivity: Literal["none", "activations"] = Field(
         "none", description="activations: weights that meet large activations count for more; needs calibration data."
@@ -79,6 +82,8 @@ class KmeansQuantize(QuantizeStep):
     def _one_codebook_learns(self) -> "KmeansQuantize":
         if self.recovery is not None and self.granularity != "tensor":
             raise ValueError("recovery trains one codebook per weight: leave granularity at tensor")
+        if self.scale_group and (self.recovery is not None or self.granularity != "tensor"):
+            raise ValueError("scale_group goes with one codebook per weight and without recovery")
         return self
 
     def required(self) -> tuple[Need, ...]:
@@ -87,7 +92,9 @@ class KmeansQuantize(QuantizeStep):
         return (*calibration, *(self.recovery.required() if self.recovery else ()))
 
     def refusal(self, model_format: ModelFormat) -> str | None:
-        """Bare tensors can be neither run nor trained."""
+        """Bare tensors can be neither run nor trained; scales are multiplied where a graph can be written."""
+        if self.scale_group and model_format is not ModelFormat.ONNX:
+            return f"scale_group is stored in ONNX files only, not in {model_format.value}: leave it at 0."
         if model_format in TENSOR_FORMATS and self.required():
             return f"A {model_format.value} model can be neither run nor trained: leave sensitivity and recovery out."
         return None

@@ -18,6 +18,7 @@ from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.kmeans import Clustering, cluster, codebook_bytes
 from workers.compression.quantization.resuming import resumed
+from workers.compression.quantization.scaled_kmeans import cluster_with_scales
 from workers.compression.specs.errors import DatasetMismatch, NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.steps.quantize_weights import KmeansQuantize
 
@@ -81,7 +82,9 @@ def codebooks(
         if weight.size < smallest:
             context.warn(f"{weight.layer} stays {weight.dtype}: codebooks of less than {smallest} values do not learn.")
             return None
-        if codebook_bytes(blocks, spec.bits) >= weight.size * _item_bytes(weight):
+        length = group_length(weight, spec)
+        scales = weight.size // length if length else 0
+        if codebook_bytes(blocks, spec.bits, scales) >= weight.size * _item_bytes(weight):
             context.warn(f"{weight.layer} stays {weight.dtype}: its codebooks would take more than its values do.")
             return None
         matrix = model.matrix(weight)
@@ -91,7 +94,10 @@ def codebooks(
                 hint="Exclude the layer, or repair the model.",
             )
         wanted = Clustering(spec.bits, spec.initialization, context.seed)
-        form = cluster(matrix, blocks, wanted, importance.get(weight.name))
+        counts = importance.get(weight.name)
+        form = (
+            cluster_with_scales(matrix, length, wanted, counts) if length else cluster(matrix, blocks, wanted, counts)
+        )
         reason = model.why_not(weight, form)
         if reason is not None:
             context.warn(f"{weight.layer} stays {weight.dtype}: {reason}")
@@ -110,6 +116,12 @@ def blocks_of(weight: Weight, spec: KmeansQuantize) -> Blocks:
     rows, columns = weight.matrix_shape
     lengths = {"tensor": rows, "channel": 1, "group": min(spec.group_size, rows)}
     return Blocks(weight.matrix_shape, (lengths[spec.granularity], columns))
+
+
+def group_length(weight: Weight, spec: KmeansQuantize) -> int:
+    """Inputs that share a scale: all of an output where they cannot be cut into whole groups; 0 for no scales."""
+    columns = weight.matrix_shape[1]
+    return spec.scale_group if columns % max(spec.scale_group, 1) == 0 else columns
 
 
 def _importance(

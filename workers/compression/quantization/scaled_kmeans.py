@@ -1,0 +1,97 @@
+"""One codebook for a whole weight and a scale for every few inputs: what is common to all values and what is not.
+
+The scale of a group is found together with the codebook: for given scales the best codebook is a k-means of the scaled
+values, weighted by the square of the scales; for given codes the best scale is the least squares solution. A scale may
+be negative, so that the largest value of a group always lies at the same end of the codebook, as in the llama.cpp
+formats. Scales are themselves codes into a codebook of 256.
+"""
+
+import numpy as np
+
+from workers.compression.quantization.blocks import Blocks
+from workers.compression.quantization.codebook import CodebookWeight, Floats, GroupScales
+from workers.compression.quantization.kmeans import Clustering, has_many_zeros, in_half_precision, nearest
+from workers.compression.quantization.lloyd import Sets, entries_for
+
+_SAMPLED = 1 << 18
+_AT_ONCE = 4 << 20
+_ROUNDS = 3
+_TRIED = (1.0, 0.8, 0.9, 1.1)
+"""Scales that are tried, relative to the present one: least squares alone stays where rounding put it."""
+
+
+def cluster_with_scales(
+    matrix: Floats, length: int, wanted: Clustering, importance: Floats | None = None
+) -> CodebookWeight:
+    """Quantizes a matrix to a codebook times a scale per group.
+
+    Args:
+        matrix: Shape (outputs, inputs), finite.
+        length: Inputs to a group; divides their number.
+        wanted: How the codebook is found.
+        importance: What the squared error of each column counts, shape (inputs,); None for 1.
+    """
+    groups = matrix.reshape(-1, length)
+    weights = None if importance is None else np.maximum(importance.reshape(-1, length), importance.mean() * 1e-3)
+    keep_zero = has_many_zeros(matrix)
+    ends = np.argmax(np.abs(groups), axis=1)[:, None]
+    scales = np.take_along_axis(groups, ends, 1).astype(np.float32)
+    book = _book(groups, scales, wanted, weights, keep_zero=keep_zero)
+    for _ in range(_ROUNDS):
+        scales = _better_scales(groups, scales, book, weights)
+        book = _book(groups, scales, wanted, weights, keep_zero=keep_zero)
+    codes, values = _coded(scales, wanted)
+    scales = values[codes]
+    book = in_half_precision(_book(groups, scales, wanted, weights, keep_zero=keep_zero))
+    found = nearest(_divided(groups, scales), book).reshape(matrix.shape)
+    blocks = Blocks.of_matrix((matrix.shape[0], matrix.shape[1]), "tensor")
+    by_row = GroupScales(codes.reshape(len(matrix), -1), values, length)
+    return CodebookWeight(found, book[:, None, :], wanted.bits, blocks, by_row)
+
+
+def _book(groups: Floats, scales: Floats, wanted: Clustering, weights: Floats | None, *, keep_zero: bool) -> Floats:
+    """K-means of the scaled values, of every so-many-th where there are very many; shape (1, entries)."""
+    stride = max(1, groups.size // _SAMPLED)
+    chosen = slice(None, None, stride)
+    counts = np.square(scales[chosen].astype(np.float64))
+    if weights is not None:
+        counts = counts * weights[np.arange(len(groups))[chosen] % len(weights)]
+    values = _divided(groups[chosen], scales[chosen])
+    counts = np.broadcast_to(counts, values.shape)
+    sets = Sets.of(values.reshape(1, -1), counts.reshape(1, -1))
+    random = np.random.default_rng(wanted.seed)
+    return entries_for(sets, 1 << wanted.bits, wanted.initialization, random, keep_zero=keep_zero)
+
+
+def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats | None) -> Floats:
+    """Of several scales, each made the best for its codes, the one of least error for each group."""
+    best = np.empty_like(scales)
+    at_once = max(1, _AT_ONCE // groups.shape[1])
+    for start in range(0, len(groups), at_once):
+        rows = slice(start, start + at_once)
+        part, error = groups[rows], np.full((len(groups[rows]), 1), np.inf)
+        counts = 1.0 if weights is None else weights[np.arange(start, start + len(part)) % len(weights)]
+        for factor in _TRIED:
+            tried = scales[rows] * np.float32(factor)
+            entries = book[0][nearest(_divided(part, tried), book)]
+            square = np.sum(counts * entries * entries, axis=1, keepdims=True)
+            product = np.sum(counts * part * entries, axis=1, keepdims=True)
+            fitted = np.where(square > 0.0, product / np.where(square > 0.0, square, 1.0), 0.0).astype(np.float32)
+            found = np.sum(counts * np.square(part - entries * fitted), axis=1, keepdims=True)
+            best[rows] = np.where(found < error, fitted, best[rows])
+            error = np.minimum(error, found)
+    return best
+
+
+def _coded(scales: Floats, wanted: Clustering) -> tuple[np.ndarray, Floats]:
+    """Scales as codes into a codebook of their own, weighted by what their error does to the values."""
+    count = min(256, len(scales))
+    sets = Sets.of(scales.reshape(1, -1))
+    random = np.random.default_rng(wanted.seed)
+    keep_zero = bool((scales == 0.0).any())
+    values = in_half_precision(entries_for(sets, count, wanted.initialization, random, keep_zero=keep_zero))
+    return nearest(scales, values), values[0]
+
+
+def _divided(groups: Floats, scales: Floats) -> Floats:
+    return np.asarray(groups / np.where(scales == 0.0, np.float32(1.0), scales), np.float32)
