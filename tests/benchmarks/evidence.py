@@ -7,6 +7,7 @@ paired measurement. The peer's artifact is then held against the same original o
 """
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -15,9 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tests.benchmarks import peers
-from tests.benchmarks.rows import ROWS as COMPRESSION_ROWS
 from tests.benchmarks.rows import Row
-from tests.benchmarks.training_rows import TRAINING_ROWS
 from workers.compression import alone
 from workers.compression.specs.evidence import Evidence, load_evidence
 from workers.compression.specs.recipe import STEPS_BY_KEY
@@ -25,7 +24,16 @@ from workers.compression.specs.report import Report
 
 JSON = Path("workers/compression/specs/evidence.json")
 MARKDOWN = Path("EVIDENCE.md")
-ROWS = COMPRESSION_ROWS + TRAINING_ROWS
+
+
+def _all_rows() -> tuple[Row, ...]:
+    """Those of ``rows.py``, then those of every ``rows_<topic>.py``."""
+    topics = ["rows", *sorted(file.stem for file in Path(__file__).parent.glob("rows_*.py"))]
+    modules = [importlib.import_module(f"tests.benchmarks.{topic}") for topic in topics]
+    return tuple(row for module in modules for row in module.ROWS)
+
+
+ROWS = _all_rows()
 
 
 def measure(row: Row) -> Evidence:

@@ -112,7 +112,7 @@ def _sentences(folder: Path) -> Path:
     return path
 
 
-TRAINING_ROWS = (
+ROWS = (
     Row(
         FULL, "LeNet-5 trained on MNIST digits 0-4, pt2", _known, f"MNIST digits 5-9, {NEW_ROWS} training rows",
         lambda folder: write_digits(folder, NEW, NEW_ROWS).test, "accuracy", "plain PyTorch, same epochs",
