@@ -14,48 +14,33 @@ from workers.compression.families.observed_inputs import gathered, rows_of
 from workers.compression.families.tensors.stored import StoredTensor, arrays, write_safetensors
 from workers.compression.families.torch import running
 from workers.compression.families.torch.architectures import Architecture, classifier_of
-from workers.compression.families.torch.compressed_tensors_layout import (
-    CONFIG_KEY,
-    Layout,
-    LayoutWeight,
-    entries,
-    layout_of,
-)
-from workers.compression.families.torch.compressed_tensors_scheme import PACKED
+from workers.compression.families.torch.compressed_tensors_layout import CONFIG_KEY, LayoutWeight, entries
 from workers.compression.families.torch.layer_inputs import module_entries, watched_modules
-from workers.compression.families.torch.layers import StoredAs, stored_layers
+from workers.compression.families.torch.layers import stored_layers
 from workers.compression.families.torch.model_folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder
-from workers.compression.families.torch.storage import IntegerWeight, Place, ScaledFloats, Storage
+from workers.compression.families.torch.storage import Storage
 from workers.compression.families.torch.training import quantized_before_training
 from workers.compression.families.torch.transformer_head import classifier_entries, with_classifier
+from workers.compression.families.torch.transformer_storage import (
+    has_place,
+    layout_in,
+    owner_of,
+    quantized_in,
+    role_of,
+    scaled,
+    stored_as,
+    why_no_form,
+)
 from workers.compression.families.torch.transformer_training import takes, trainable_transformer
 from workers.compression.families.torch.transformers_config import build_config
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
-from workers.compression.families.weights import FloatForm, LayerInputs, Role, Weight, WeightForm
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.families.weights import FloatForm, LayerInputs, Weight, WeightForm
 from workers.compression.specs.containers.archives import stored_zip
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
 
 _TOKENIZER = "tokenizer.json"
-_INTEGER_MODULES = (torch.nn.Linear, torch.nn.Embedding)
-_ROLES: dict[type, Role] = {
-    torch.nn.Linear: "linear",
-    torch.nn.Embedding: "embedding",
-    torch.nn.Conv1d: "convolution",
-    torch.nn.Conv2d: "convolution",
-}
-
-
-def _scaled(form: Storage, tensor: torch.Tensor) -> LayoutWeight:
-    """What compressed-tensors stores; it has a scale beside 8-bit floats also where that is 1."""
-    if isinstance(form, IntegerWeight | ScaledFloats):
-        return form
-    if not isinstance(form, torch.dtype):
-        raise TypeError(f"compressed-tensors has no {type(form).__name__}")
-    place = Place.plain(tensor.shape[0], tensor.shape[1], tensor.dtype)
-    return ScaledFloats(tensor.to(form), torch.ones(1, 1, dtype=tensor.dtype), place)
 
 
 class TransformerModel(TorchModel):
@@ -135,12 +120,12 @@ class TransformerModel(TorchModel):
         quantized = self.quantized
         for name, tensor in self.parameters():
             if tensor.dtype.is_floating_point and name not in quantized:
-                fits = name not in tied and self._has_place(name)
-                yield FloatWeight(name, tensor.load(), fits_integers=fits, role=self._role(name))
+                fits = name not in tied and has_place(self.module, name)
+                yield FloatWeight(name, tensor.load(), fits_integers=fits, role=role_of(self.module, name))
 
     def values_of(self, name: str) -> torch.Tensor:
         """The values of a parameter or buffer."""
-        owner, leaf = self._owner(name)
+        owner, leaf = owner_of(self.module, name)
         found: torch.Tensor = getattr(owner, leaf)
         return found.detach()
 
@@ -148,26 +133,10 @@ class TransformerModel(TorchModel):
         """What compressed-tensors has no place for."""
         if isinstance(form, FloatForm) and not form.dtype.startswith("float8"):
             return None
-        if isinstance(form, CodebookWeight):
-            return "compressed-tensors, the layout that transformers opens, has no codebooks"
-        if isinstance(form, FloatForm) and form.dtype != "float8_e4m3fn":
-            return f"compressed-tensors, the layout that transformers opens, has no {form.dtype}"
-        if not isinstance(form, FloatForm) and form.parameters.offset is not None:
-            return "compressed-tensors, the layout that transformers opens, has no offsets that are floats"
-        if not self._has_place(weight.name):
-            return "compressed-tensors restores linear layers and tables only"
-        return "it is tied to another weight" if weight.name in self._tied_names() else None
-
-    def _owner(self, name: str) -> tuple[torch.nn.Module, str]:
-        path, _, leaf = name.rpartition(".")
-        return self.module.get_submodule(path), leaf
-
-    def _has_place(self, name: str) -> bool:
-        owner, leaf = self._owner(name)
-        return type(owner) in _INTEGER_MODULES and leaf == "weight"
-
-    def _role(self, name: str) -> Role:
-        return _ROLES.get(type(self._owner(name)[0]), "other")
+        reason = why_no_form(form)
+        if reason is None and not has_place(self.module, weight.name):
+            reason = "compressed-tensors restores linear layers and tables only"
+        return "it is tied to another weight" if reason is None and weight.name in self._tied_names() else reason
 
     def replace_values(self, name: str, values: torch.Tensor) -> None:
         """Writes other values into a parameter, which tied names see too."""
@@ -181,7 +150,7 @@ class TransformerModel(TorchModel):
             self.entries = {key: value for key, value in self.entries.items() if key != "torch_dtype"}
             self.entries["dtype"] = str(form).removeprefix("torch.")
         else:
-            form = _scaled(form, tensor)
+            form = scaled(form, tensor)
             tensor.copy_(form.expanded())
         self.storage[name] = form
 
@@ -230,7 +199,7 @@ class TransformerModel(TorchModel):
 
     def stored(self) -> dict[str, StoredTensor]:
         """The tensors as they are written."""
-        layout, quantized = self._layout(), self.quantized
+        layout, quantized = layout_in(self.module, self.storage), self.quantized
         found: dict[str, StoredTensor] = {}
         for name, tensor in self.parameters():
             form = self.storage.get(name)
@@ -243,11 +212,7 @@ class TransformerModel(TorchModel):
     @property
     def quantized(self) -> dict[str, LayoutWeight]:
         """Weights stored as integers or scaled floats, by parameter name."""
-        return {name: form for name, form in self.storage.items() if isinstance(form, IntegerWeight | ScaledFloats)}
-
-    def _layout(self) -> Layout:
-        quantized = self.quantized
-        return layout_of(quantized, frozenset(name for name in quantized if self._role(name) == "embedding"))
+        return quantized_in(self.storage)
 
     def save(self, path: Path) -> None:
         """Writes the folder as a ZIP of uncompressed members."""
@@ -265,26 +230,14 @@ class TransformerModel(TorchModel):
             **self.entries,
         }
         if self.quantized:
-            config = {**config, CONFIG_KEY: self._layout().config()}
+            config = {**config, CONFIG_KEY: layout_in(self.module, self.storage).config()}
         return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
     def stored_layers(self) -> Iterator[StoredLayer]:
         """One entry per module that has parameters."""
         modules = dict(self.module.named_modules())
-        return stored_layers(self.parameters(), self._stored_as(), lambda name: type(modules[name]).__name__)
-
-    def _stored_as(self) -> dict[str, StoredAs]:
-        layout = self._layout()
-        found = {}
-        for name, form in self.storage.items():
-            elements = self.values_of(name).numel()
-            if isinstance(form, torch.dtype):
-                found[name] = StoredAs(elements * form.itemsize, 8.0 * form.itemsize)
-        for name, weight in self.quantized.items():
-            scheme = layout.schemes[name]
-            size = sum(tensor.nbytes for tensor in entries(name, weight, scheme).values())
-            found[name] = StoredAs(size, float(scheme.bits if scheme.format == PACKED else 8))
-        return found
+        stored = stored_as(self.module, self.storage)
+        return stored_layers(self.parameters(), stored, lambda name: type(modules[name]).__name__)
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Values as stored, one tensor at a time."""

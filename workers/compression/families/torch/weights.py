@@ -1,13 +1,14 @@
 """What techniques see of a torch model, whatever file it came from: its float weights, and how each is stored."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from workers.compression.families.model import Model
+from workers.compression.families.model import Array, Feeds, Model
 from workers.compression.families.torch.layers import layer_name
 from workers.compression.families.torch.storage import Storage, storage_of
 from workers.compression.families.trainable import TrainableModel
@@ -85,9 +86,24 @@ class TorchModel(TrainableModel, CompressibleModel):
                 self._replace(weight, form.restored())
             self.store_as(weight.name, stored)
 
+    @contextmanager
+    def varied(self, matrices: Iterable[tuple[Weight, Floats]]) -> Iterator[Callable[[Feeds], list[Array]]]:
+        """``run`` of a model with other values in some weights; afterwards this one is as it was before."""
+        before: list[tuple[torch.Tensor, torch.Tensor]] = []
+        try:
+            for weight, matrix in matrices:
+                # Written in place, for a module that was built from these tensors is slow to build anew.
+                values = self.values_of(weight.name)
+                before.append((values, values.clone()))
+                values.copy_(torch.from_numpy(np.array(weight.from_matrix(matrix), np.float32)))
+            yield self.run
+        finally:
+            for values, kept in before:
+                values.copy_(kept)
+
     @abstractmethod
     def values_of(self, name: str) -> torch.Tensor:
-        """The values of a weight that is stored as floats; not to be written to."""
+        """The values of a weight that is stored as floats, in the memory that the model computes with."""
 
     @abstractmethod
     def replace_values(self, name: str, values: torch.Tensor) -> None:
