@@ -12,8 +12,10 @@ import pytest
 from tests.compression.families.onnx.form_graphs import (
     CASES,
     Feeds,
+    batched_product,
     check,
     copied,
+    gemm,
     large_gemm,
     large_product,
     large_scaled_gemm,
@@ -21,6 +23,7 @@ from tests.compression.families.onnx.form_graphs import (
     table,
     tied_table,
 )
+from workers.compression.families.onnx import unpacking
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.training.adapter import trainable_model
 from workers.compression.families.weights import FloatForm, Weight, WeightForm
@@ -79,6 +82,19 @@ def test_integers_compute_to_the_last_bit_what_they_stand_for(name: str) -> None
     proto, feeds = CASES[name]()
     for choice in UNIFORM:
         assert_same(OnnxModel(proto), feeds, uniform(*choice))
+
+
+@pytest.mark.parametrize("case", [product, batched_product, gemm])
+def test_weights_are_restored_in_pieces_where_a_whole_one_would_be_too_large(
+    case: Callable[[], tuple[onnx.ModelProto, Feeds]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "MAX_INTERMEDIATE_BYTES", 2048)
+    proto, feeds = case()
+    for choice in UNIFORM:
+        assert_same(OnnxModel(proto), feeds, uniform(*choice))
+        rewritten, _, _ = stored(OnnxModel(proto), uniform(*choice))
+        operators = [node.op_type for node in rewritten.proto.graph.node]
+        assert "Concat" in operators
 
 
 @pytest.mark.parametrize("opset", [13, 21])
