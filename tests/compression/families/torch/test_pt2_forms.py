@@ -1,19 +1,26 @@
 """Every form of a weight goes into a program, and stock torch restores from it what the form stands for."""
 
+import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from workers.compression.context import Context
+from workers.compression.families.model import StoredLayer
 from workers.compression.families.torch import pt2
+from workers.compression.families.torch.pt2_buffers import read_back
 from workers.compression.families.torch.pt2_model import Pt2Model
+from workers.compression.families.torch.pt2_notes import NOTES_NAME, read_notes
 from workers.compression.families.weights import FloatForm, FloatType, Weight, WeightForm
 from workers.compression.quantization.blocks import Blocks, Granularity
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.uniform import Grid, Scheme, quantize
+from workers.compression.specs.errors import InvalidModel
 
 Form = Callable[[Weight, np.ndarray], WeightForm]
 
@@ -112,33 +119,29 @@ def stored(source: Path, name: str, target: Path, context: Context) -> tuple[Pt2
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_stock_torch_computes_with_what_the_form_stands_for(
-    name: str, layers_file: Path, tmp_path: Path, context: Context
-) -> None:
-    _, forms = stored(layers_file, name, tmp_path / "stored.pt2", context)
-
-    reference = Layers().eval()
-    for weight, form in forms:
-        reference.get_parameter(weight.name).data.copy_(torch.from_numpy(weight.from_matrix(form.restored()).copy()))
-    assert {weight.role for weight, _ in forms} == {"embedding", "convolution", "linear"}
-    stock = torch.export.load(tmp_path / "stored.pt2").module()
-    for rows in (torch.arange(2 * 9).reshape(2, 9), torch.arange(9).reshape(1, 9) + 28):
-        with torch.inference_mode():
-            for found, expected in zip(stock(rows), reference(rows), strict=True):
-                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_what_is_stored_reads_back_exactly_and_is_counted(
+def test_stock_torch_computes_with_what_the_form_stands_for_and_we_read_it_back(
     name: str, layers_file: Path, tmp_path: Path, context: Context
 ) -> None:
     before = {layer.name: layer for layer in pt2.open_model(layers_file, context).stored_layers()}
     _, forms = stored(layers_file, name, tmp_path / "stored.pt2", context)
+    assert {weight.role for weight, _ in forms} == {"embedding", "convolution", "linear"}
 
+    stock = torch.export.load(tmp_path / "stored.pt2").module()
     made = pt2.open_model(tmp_path / "stored.pt2", context)
     made.save(tmp_path / "again.pt2")
 
+    reference = Layers().eval()
+    for weight, form in forms:
+        reference.get_parameter(weight.name).data.copy_(torch.from_numpy(weight.from_matrix(form.restored()).copy()))
+    for rows in (torch.arange(2 * 9).reshape(2, 9), torch.arange(9).reshape(1, 9) + 28):
+        with torch.inference_mode():
+            for found, expected in zip(stock(rows), reference(rows), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert (tmp_path / "again.pt2").read_bytes() == (tmp_path / "stored.pt2").read_bytes()
+    assert_counted(made, forms, before)
+
+
+def assert_counted(made: Pt2Model, forms: list[tuple[Weight, WeightForm]], before: dict[str, StoredLayer]) -> None:
     values = {stored: tensor.load() for stored, tensor in made.parameters()}
     layers = {layer.name: layer for layer in made.stored_layers()}
     assert layers.keys() == before.keys()
@@ -167,3 +170,66 @@ def test_weights_of_other_types_are_restored_in_their_own(
     expected = dict(pt2.open_model(tmp_path / "stored.pt2", context).parameters())["0.weight"].load()
     assert torch.equal(restored.T, expected)
     torch.testing.assert_close(expected.float(), torch.from_numpy(form.restored()), rtol=0.01, atol=0.005)
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], None]:
+    return lambda note: [note.pop(key) for key in keys] and None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda note: note.update(bits=9),
+        lambda note: note.update(bits=True),
+        lambda note: note.update(bits=5),
+        lambda note: note.update(kind="floats"),
+        lambda note: note.update(kind="codes"),
+        lambda note: note.update(block=[1, 0]),
+        lambda note: note.update(block=[1, 1 << 30]),
+        lambda note: note.update(shape=[1 << 30, 1 << 30, 1 << 30]),
+        lambda note: note.update(shape=[]),
+        lambda note: note.update(order=[0, 0]),
+        lambda note: note.update(order=[1, 7]),
+        lambda note: note.update(dtype="object"),
+        lambda note: note.update(reader="<script>"),
+        lambda note: note.update(by_row=not note["by_row"]),
+        without("shape"),
+    ],
+)
+def test_notes_that_contradict_the_buffers_are_refused(
+    change: Callable[[dict[str, Any]], None], layers_file: Path, tmp_path: Path, context: Context
+) -> None:
+    model, _ = stored(layers_file, "4-affine-group", tmp_path / "stored.pt2", context)
+    state = dict(model.program.state_dict)
+    notes = json.loads(state[NOTES_NAME].numpy().tobytes())
+    change(notes["linear.weight"])
+    state[NOTES_NAME] = torch.frombuffer(bytearray(json.dumps(notes).encode()), dtype=torch.uint8)
+    with pytest.raises(InvalidModel):
+        read_notes(state)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"linear.weight": 3}', b"[" * 100_000])
+def test_notes_that_are_no_notes_are_refused_or_empty(content: bytes) -> None:
+    tensors = {NOTES_NAME: torch.tensor(list(content), dtype=torch.uint8)}
+    with contextlib.suppress(InvalidModel):
+        assert read_notes(tensors) == {}
+
+
+def test_codes_beyond_their_codebooks_are_refused(layers_file: Path, tmp_path: Path, context: Context) -> None:
+    model, _ = stored(layers_file, "codes-4-rows", tmp_path / "stored.pt2", context)
+    state = dict(model.program.state_dict)
+    books = state["linear.weight_codebook"]
+    state["linear.weight_codebook"] = books.reshape(-1, 16)[:, :15].reshape(-1, 1).clone()
+    note = read_notes(state)["linear.weight"]
+    with pytest.raises(InvalidModel, match="beyond its codebooks"):
+        read_back("linear.weight", note, state)
+
+
+def test_variations_leave_no_trace(layers_file: Path, context: Context) -> None:
+    model = pt2.open_model(layers_file, context)
+    feeds = {model.inputs[0].name: np.arange(2 * 9).reshape(2, 9)}
+    before = model.run(feeds)[0]
+    weight = next(weight for weight in model.weights() if weight.layer == "transposed")
+    with model.varied([(weight, np.zeros(weight.matrix_shape, np.float32))]) as run:
+        assert not np.array_equal(run(feeds)[0], before)
+    assert np.array_equal(model.run(feeds)[0], before)

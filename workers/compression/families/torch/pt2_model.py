@@ -18,33 +18,23 @@ from workers.compression.families.tensors.stored import StoredTensor, to_numpy
 from workers.compression.families.torch import running
 from workers.compression.families.torch.layer_inputs import graph_entries, watched_nodes
 from workers.compression.families.torch.layers import StoredAs, layer_name, stored_layers
-from workers.compression.families.torch.pt2_buffers import (
-    NOTES_NAME,
-    SHIFTS_PREFIX,
-    Note,
-    buffers_of,
-    encode_notes,
-    read_back,
-    read_notes,
-    tensors_of,
-)
+from workers.compression.families.torch.pt2_buffers import SHIFTS_PREFIX, buffers_of, read_back, tensors_of
 from workers.compression.families.torch.pt2_editing import add_buffer, settle, store_as_float
 from workers.compression.families.torch.pt2_head import with_fresh_head
-from workers.compression.families.torch.pt2_program import operator_name, placeholders, stored_tensors, users_of
+from workers.compression.families.torch.pt2_notes import NOTES_NAME, Note, encode_notes, read_notes
+from workers.compression.families.torch.pt2_program import memory_of, placeholders, stored_tensors, unshared_tensors
+from workers.compression.families.torch.pt2_readers import channel_axis, reader_of, role_of
 from workers.compression.families.torch.pt2_restoring import is_looked_up, store_quantized
 from workers.compression.families.torch.pt2_training import trainable_program
 from workers.compression.families.torch.storage import Storage
 from workers.compression.families.torch.training import adopted, quantized_before_training
 from workers.compression.families.torch.weights import FloatWeight, TorchModel
 from workers.compression.families.trainable import Trainable
-from workers.compression.families.weights import LayerInputs, Role, Weight, WeightForm
+from workers.compression.families.weights import LayerInputs, Weight, WeightForm
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.specs.errors import UnsupportedFormat
 from workers.compression.specs.formats import Family, ModelFormat
 from workers.compression.specs.messages import Port
-
-_INPUT_MAJOR = {"addmm": 2, "mm": 1, "matmul": 1, "bmm": 1}
-"""Operators that take a weight as (inputs, outputs), and where."""
 
 
 class Pt2Model(TorchModel):
@@ -147,7 +137,7 @@ class Pt2Model(TorchModel):
     def parameters(self) -> Iterator[tuple[str, StoredTensor]]:
         """Weights and buffers as the operators see them, tied ones once."""
         helpers = self._helpers()
-        for name, tensor in _unshared(self.program).items():
+        for name, tensor in unshared_tensors(self.program).items():
             if name in self._notes:
                 yield name, self._restored(name)
             elif name not in helpers:
@@ -161,9 +151,9 @@ class Pt2Model(TorchModel):
         """Weights stored as floats that the graph reads."""
         nodes = placeholders(self.program)
         helpers = self._helpers()
-        for name, tensor in _unshared(self.program).items():
+        for name, tensor in unshared_tensors(self.program).items():
             if tensor.is_floating_point() and name in nodes and name in self.program.state_dict and name not in helpers:
-                yield FloatWeight(name, tensor.detach(), _channel_axis(nodes[name]), role=_role(nodes[name]))
+                yield FloatWeight(name, tensor.detach(), channel_axis(nodes[name]), role=role_of(nodes[name]))
 
     def values_of(self, name: str) -> torch.Tensor:
         """The values of a weight."""
@@ -193,7 +183,7 @@ class Pt2Model(TorchModel):
         else:
             nodes = placeholders(self.program)
             by_row = any(is_looked_up(nodes[other]) for other in tied)
-            note = Note.of(form, _reader(nodes[name]), by_row=by_row)
+            note = Note.of(form, reader_of(nodes[name]), by_row=by_row)
             tensors = tensors_of(form, note)
             for other in tied:
                 store_quantized(self.program, other, note, tensors)
@@ -235,17 +225,17 @@ class Pt2Model(TorchModel):
         found = {}
         for name, tensor in stored_tensors(self.program).items():
             # Empty tensors all lie at one place and are yet not one.
-            found[name] = first.setdefault(_place(tensor), name) if tensor.numel() else name
+            found[name] = first.setdefault(memory_of(tensor), name) if tensor.numel() else name
         return found
 
     def _tied(self, name: str) -> list[str]:
-        place = _place(self.program.state_dict[name])
-        return [other for other, tensor in self.program.state_dict.items() if _place(tensor) == place]
+        place = memory_of(self.program.state_dict[name])
+        return [other for other, tensor in self.program.state_dict.items() if memory_of(tensor) == place]
 
     def _after_change(self) -> None:
         self._module = None
         self._values = _values(self.program)
-        self._stored_bytes = sum(tensor.nbytes for tensor in _unshared(self.program).values())
+        self._stored_bytes = sum(tensor.nbytes for tensor in unshared_tensors(self.program).values())
 
     def changed(self) -> None:
         """To be called after editing ``program``."""
@@ -271,7 +261,7 @@ class Pt2Model(TorchModel):
         operators: dict[str, str] = {}
         for name, node in placeholders(self.program).items():
             note = self._notes.get(name)
-            operators.setdefault(layer_name(name), note.reader if note else _reader(node))
+            operators.setdefault(layer_name(name), note.reader if note else reader_of(node))
         return stored_layers(self.parameters(), self._stored_as(), lambda name: operators.get(name) or "parameter")
 
     def _stored_as(self) -> dict[str, StoredAs]:
@@ -283,7 +273,7 @@ class Pt2Model(TorchModel):
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Values as stored, one tensor at a time."""
-        for name, tensor in _unshared(self.program).items():
+        for name, tensor in unshared_tensors(self.program).items():
             yield name, to_numpy(tensor)
 
     def size_bytes(self) -> int:
@@ -301,52 +291,6 @@ class Pt2Model(TorchModel):
 
 def _values(program: ExportedProgram) -> dict[str, Any]:
     return {node.name: node.meta.get("val") for node in program.graph.nodes}
-
-
-def _unshared(program: ExportedProgram) -> dict[str, torch.Tensor]:
-    """Stored tensors by name; of those that show the same memory only the first."""
-    seen = set()
-    found = {}
-    for name, tensor in stored_tensors(program).items():
-        place = _place(tensor)
-        if place not in seen or not tensor.numel():
-            found[name] = tensor
-        seen.add(place)
-    return found
-
-
-def _place(tensor: torch.Tensor) -> tuple[object, ...]:
-    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-
-
-def _reader(node: torch.fx.Node) -> str:
-    """The operator that a stored tensor is for, past the cast of a narrower type."""
-    found = next(iter(users_of(node)), node)
-    while operator_name(found) == "_to_copy" and len(found.users) == 1:
-        found = next(iter(found.users))
-    return operator_name(found)
-
-
-def _channel_axis(node: torch.fx.Node) -> int:
-    """Outputs come first in torch's layers, last where a bare product reads the weight."""
-    for user in users_of(node):
-        if operator_name(user).startswith("conv_transpose") and user.args[1] is node:
-            return 1
-        position = _INPUT_MAJOR.get(operator_name(user))
-        if position is not None and len(user.args) > position and user.args[position] is node:
-            return -1
-    return 0
-
-
-def _role(node: torch.fx.Node) -> Role:
-    operator = _reader(node)
-    if operator == "embedding":
-        return "embedding"
-    if "conv" in operator:
-        return "convolution"
-    if operator in {"lstm", "gru", "rnn_tanh", "rnn_relu"}:
-        return "recurrent"
-    return "linear" if operator in {"linear", *_INPUT_MAJOR} else "other"
 
 
 def _port(name: str, value: Any) -> Port:

@@ -47,6 +47,23 @@ def stored_tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
     return {**ordered, **everything}
 
 
+def unshared_tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Stored tensors by name; of those that show the same memory only the first."""
+    seen = set()
+    found = {}
+    for name, tensor in stored_tensors(program).items():
+        place = memory_of(tensor)
+        if place not in seen or not tensor.numel():
+            found[name] = tensor
+        seen.add(place)
+    return found
+
+
+def memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
+    """What tells whether two tensors are the same part of memory."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+
+
 def users_of(node: torch.fx.Node) -> list[torch.fx.Node]:
     """Operators that read ``node``, in graph order."""
     return [candidate for candidate in node.graph.nodes if candidate in node.users]

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from workers.compression.families.torch.pt2_buffers import (
+from workers.compression.families.torch.pt2_buffers import SHIFTS_PREFIX
+from workers.compression.families.torch.pt2_editing import Editor, add_buffer
+from workers.compression.families.torch.pt2_notes import (
     CODEBOOK_SUFFIX,
     OFFSET_SUFFIX,
     SCALE_SUFFIX,
-    SHIFTS_PREFIX,
     START_SUFFIX,
     ZERO_POINT_SUFFIX,
     Note,
     plane_names,
     plane_widths,
 )
-from workers.compression.families.torch.pt2_editing import Editor, add_buffer
 from workers.compression.families.torch.pt2_program import operator_name
 
 _ATEN = torch.ops.aten
