@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.compression.families.tensors import rounding
@@ -15,47 +16,44 @@ from workers.compression.quantization.uniform import Grid, quantize
 from workers.compression.specs.errors import NumericalFailure
 
 
-@settings(deadline=None, max_examples=200)
-@given(
-    rows=st.integers(1, 70),
-    columns=st.integers(1, 150),
-    bits=st.integers(2, 8),
-    scheme=st.sampled_from(["affine", "symmetric", "minmax"]),
-    granularity=st.sampled_from(["tensor", "channel", "group", "block"]),
-    group=st.sampled_from([16, 32, 64]),
-    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
-    kind=st.sampled_from(["normal", "constant", "zeros", "grid", "outlier", "tiny", "positive"]),
-    piece=st.sampled_from([1, 64, 1000, 1 << 18]),
-    seed=st.integers(0, 999),
+CASES = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(st.integers(1, 70), st.integers(1, 150)),
+        "bits": st.integers(2, 8),
+        "scheme": st.sampled_from(["affine", "symmetric", "minmax"]),
+        "granularity": st.sampled_from(["tensor", "channel", "group", "block"]),
+        "group": st.sampled_from([16, 32, 64]),
+        "dtype": st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
+        "kind": st.sampled_from(["normal", "constant", "zeros", "grid", "outlier", "tiny", "positive"]),
+        "piece": st.sampled_from([1, 64, 1000, 1 << 18]),
+        "seed": st.integers(0, 999),
+    }
 )
-@example(64, 128, 4, "affine", "tensor", 32, torch.bfloat16, "normal", 64, 0)
-def test_integers_and_parameters_are_those_of_the_formulas(
-    rows: int,
-    columns: int,
-    bits: int,
-    scheme: Any,
-    granularity: Any,
-    group: int,
-    dtype: torch.dtype,
-    kind: str,
-    piece: int,
-    seed: int,
-) -> None:
+
+
+def made_up(kind: str, shape: tuple[int, int], seed: int) -> npt.NDArray[np.float64]:
     random = np.random.default_rng(seed)
-    normal = random.normal(size=(rows, columns)) * 0.02
-    values = {
+    normal = random.normal(size=shape) * 0.02
+    return {
         "normal": normal,
         "constant": np.full_like(normal, normal[0, 0]),
         "zeros": np.zeros_like(normal),
         "grid": np.round(normal * 200) / 4,
-        "outlier": np.where(random.random((rows, columns)) < 0.01, 1000 * normal, normal),
+        "outlier": np.where(random.random(shape) < 0.01, 1000 * normal, normal),
         "tiny": normal * 1e-36,
         "positive": np.abs(normal) + 1,
     }[kind]
-    tensor = torch.from_numpy(values).to(dtype)
-    grid, blocks = Grid.of(scheme, bits), Blocks.of_matrix((rows, columns), granularity, group)
+
+
+@settings(deadline=None, max_examples=200)
+@given(case=CASES)
+def test_integers_and_parameters_are_those_of_the_formulas(case: dict[str, Any]) -> None:
+    scheme = case["scheme"]
+    tensor = torch.from_numpy(made_up(case["kind"], case["shape"], case["seed"])).to(case["dtype"])
+    grid = Grid.of(scheme, case["bits"])
+    blocks = Blocks.of_matrix(case["shape"], case["granularity"], case["group"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounding, "PIECE", piece)
+        patch.setattr(rounding, "PIECE", case["piece"])
         ours = round_to_nearest(tensor, "w", grid, blocks, scheme)
 
     reference = quantize(tensor.float().numpy(), grid, blocks, scheme)
@@ -74,5 +72,5 @@ def test_integers_and_parameters_are_those_of_the_formulas(
 def test_values_that_are_not_finite_are_named(bad: float) -> None:
     tensor = torch.ones(40, 40, dtype=torch.bfloat16)
     tensor[7, 3] = bad
-    with pytest.raises(NumericalFailure, match="layers.0.weight"):
+    with pytest.raises(NumericalFailure, match=r"layers\.0\.weight"):
         round_to_nearest(tensor, "layers.0.weight", Grid.of("affine", 4), Blocks((40, 40), (1, 32)), "affine")

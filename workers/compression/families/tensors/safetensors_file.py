@@ -1,4 +1,4 @@
-"""safetensors files: accepted as they are once the header was checked."""
+"""safetensors files: accepted as they are once the header was checked; directories of them become one file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 from workers.compression.context import Context
 from workers.compression.families.tensors.model import TensorsModel
 from workers.compression.families.tensors.packed_file import joined, parted
+from workers.compression.families.tensors.shards import join_shards
 from workers.compression.families.tensors.snippets import safetensors_snippet
 from workers.compression.families.tensors.stored import read_safetensors, write_safetensors
+from workers.compression.specs.containers.archives import archive_kind
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.messages import ModelInspection
 
@@ -28,8 +30,12 @@ class SafetensorsModel(TensorsModel):
 
 
 def inspect(path: Path, out: Path, context: Context) -> ModelInspection:
-    """Checks the header and describes the tensors; the upload is its own clean form."""
-    return open_model(path, context).inspection(None, {}, [])
+    """Checks the header and describes the tensors; a file is its own clean form, shards are joined to one."""
+    if archive_kind(path) is None:
+        return open_model(path, context).inspection(None, {}, [])
+    clean = out / "clean.safetensors"
+    join_shards(path, context.scratch / "shards", clean)
+    return open_model(clean, context).inspection(f"{out.name}/{clean.name}", {}, [])
 
 
 def open_model(path: Path, context: Context) -> SafetensorsModel:

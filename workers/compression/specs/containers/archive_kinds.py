@@ -21,6 +21,7 @@ from workers.compression.specs.formats import DatasetFormat, ModelFormat
 CODE_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".pkl", ".pickle", ".joblib", ".dill")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _CONTENT_HINT = "Upload an ONNX file or a Hugging Face folder with config.json and safetensors."
+_SAFETENSORS_INDEX = "model.safetensors.index.json"
 _BROKEN_TAR = "The TAR archive is damaged."
 
 
@@ -100,7 +101,7 @@ def _is_pt2(names: Collection[str]) -> bool:
 
 
 def _sniff_folder(names: Collection[str]) -> ModelFormat:
-    """The format of an archived folder: Hugging Face where safetensors lie beside a config, else its ONNX file."""
+    """The format of an archived folder: Hugging Face where weights lie beside a config, its ONNX file, or shards."""
     files = {PurePosixPath(name).name for name in names}
     onnx = [name for name in names if name.lower().endswith(".onnx")]
     weights = any(name.endswith((".safetensors", ".bin", ".pt", ".pth", ".pkl")) for name in files)
@@ -113,10 +114,12 @@ def _sniff_folder(names: Collection[str]) -> ModelFormat:
         return ModelFormat.ONNX
     if not names:
         raise InvalidModel("The archive is empty.", reason="empty_file")
+    if _SAFETENSORS_INDEX in files and not any(name.endswith((".bin", ".pt", ".pth")) for name in files):
+        return ModelFormat.SAFETENSORS
     if weights:
         raise InvalidModel(
             "The archive holds weights but no config.json.",
             reason="hf_config_missing",
-            hint="Upload a single safetensors file or state dict as it is, without an archive around it.",
+            hint="Upload a single safetensors file or state dict as it is; shards together with their index.",
         )
     raise UnsupportedFormat("The archive holds no model that is served.", reason="format_unknown", hint=_CONTENT_HINT)
