@@ -15,7 +15,6 @@ from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.uniform import Grid, quantize
 from workers.compression.specs.errors import NumericalFailure
 
-
 CASES = st.fixed_dictionaries(
     {
         "shape": st.tuples(st.integers(1, 70), st.integers(1, 150)),
