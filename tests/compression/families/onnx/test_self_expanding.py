@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
+from tests.benchmarks.peer_environments import PeerUnavailable, prepared
 from workers.compression import expand
 from workers.compression.families.onnx import gate
 from workers.compression.families.onnx.expanding import expand as expand_proto
@@ -21,7 +22,6 @@ from workers.compression.quantization.scaled_kmeans import cluster_with_scales
 FLOAT = TensorProto.FLOAT
 RANDOM = np.random.default_rng(0)
 RESTORING = {"BitShift", "GatherElements"}
-OLDEST = "1.19.2"
 
 RUN = """
 import sys
@@ -178,17 +178,12 @@ def test_an_artifact_passes_the_gate_and_its_layers_are_seen(granularity: str) -
 
 
 @pytest.fixture(scope="session")
-def oldest_runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def oldest_runtime() -> Path:
     """A Python with the oldest onnxruntime that installs here, kept between runs."""
-    folder = Path.home() / ".cache" / "pressroom" / f"onnxruntime-{OLDEST}"
-    python = folder / "bin" / "python"
-    check = [str(python), "-c", f"import onnxruntime; assert onnxruntime.__version__ == {OLDEST!r}"]
-    if not python.exists() or subprocess.run(check, check=False).returncode:
-        made = subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False, capture_output=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", f"onnxruntime=={OLDEST}"]
-        if made.returncode or subprocess.run(pip, check=False, capture_output=True).returncode:
-            pytest.skip(f"onnxruntime {OLDEST} cannot be installed here")
-    return python
+    try:
+        return prepared("oldest-onnxruntime").python
+    except PeerUnavailable as missing:
+        pytest.skip(f"the oldest onnxruntime cannot be installed here: {missing}")
 
 
 @pytest.mark.long

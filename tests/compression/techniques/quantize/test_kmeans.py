@@ -60,6 +60,20 @@ def test_finer_codebooks_are_nearer_to_the_weights(open_onnx: Open, tmp_path: Pa
     assert errors["channel"] < errors["group"] < errors["tensor"]
 
 
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_columns_that_meet_large_activations_are_restored_better(
+    kind: str, open_onnx: Open, digits: Digits, tmp_path: Path
+) -> None:
+    original, rows = open_onnx(kind), digits(kind)
+    context = Context(scratch=tmp_path, calibration=digits(kind, train=True))
+    plain, heeded = (
+        quantized(open_onnx(kind), KmeansQuantize(bits=2, granularity="channel", sensitivity=found), context)
+        for found in ("none", "activations")
+    )
+    exact = logits(original, rows)
+    assert cosine(exact, logits(heeded, rows)) > cosine(exact, logits(plain, rows))
+
+
 def test_zeros_of_a_pruned_model_stay_zero(open_onnx: Open, tmp_path: Path) -> None:
     model = as_compressible(open_onnx("mlp"))
     weight = model.weights()[0]
@@ -122,6 +136,25 @@ def test_trained_codebooks_regain_what_two_bits_lost(
     for layer in _opened(learnt).stored_layers():
         if layer.bits < 4:
             assert len(np.unique(layer.weights)) <= 2
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_scaled_codebooks_are_nearer_than_a_plain_one(
+    bits: int, open_onnx: Open, digits: Digits, tmp_path: Path
+) -> None:
+    exact = logits(open_onnx("mlp"), digits("mlp"))
+    scaled, plain = (
+        quantized(open_onnx("mlp"), KmeansQuantize.model_validate({"bits": bits, **found}), Context(scratch=tmp_path))
+        for found in ({"scale_group": 16}, {"granularity": "tensor"})
+    )
+    assert cosine(exact, logits(scaled, digits("mlp"))) > cosine(exact, logits(plain, digits("mlp")))
+
+
+def test_scales_are_refused_where_they_cannot_be_stored() -> None:
+    assert KmeansQuantize(scale_group=16).refusal(ModelFormat.PT2)
+    assert KmeansQuantize(scale_group=16).refusal(ModelFormat.ONNX) is None
+    with pytest.raises(ValidationError, match="one codebook per weight"):
+        KmeansQuantize(scale_group=16, granularity="channel")
 
 
 def test_only_one_codebook_for_each_weight_learns() -> None:
