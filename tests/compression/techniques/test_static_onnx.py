@@ -26,7 +26,7 @@ def quantized(kind: str, open_onnx: Open, digits: Digits, folder: Path, **fields
     return model
 
 
-@pytest.mark.parametrize("estimator", ["minmax", "moving_average", "percentile"])
+@pytest.mark.parametrize("estimator", ["minmax", "moving_average", "percentile", "entropy", "mse"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_networks_keep_their_accuracy_on_integers(
     kind: str, estimator: str, open_onnx: Open, digits: Digits, tmp_path: Path
@@ -76,7 +76,7 @@ def test_the_same_rows_give_the_same_bytes(open_onnx: Open, digits: Digits, tmp_
 def test_layers_that_break_the_budget_are_left_out_and_named(
     open_onnx: Open, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static, "OUTPUT_BUDGET_DB", 54.0)
+    monkeypatch.setattr(static, "OUTPUT_BUDGET_DB", 51.0)
     context = Context(scratch=tmp_path, calibration=digits("cnn", train=True))
 
     compressed = static.quantize_statically(open_onnx("cnn"), StaticQuantize(samples=128), context)

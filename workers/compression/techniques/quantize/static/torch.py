@@ -16,6 +16,7 @@ from workers.compression.data import Dataset
 from workers.compression.families.model import Model
 from workers.compression.families.observed_inputs import rows_of
 from workers.compression.families.torch.pt2_batch_norm import fold_batch_norms
+from workers.compression.families.torch.pt2_entrances import input_position
 from workers.compression.families.torch.pt2_head import copied_program
 from workers.compression.families.torch.pt2_layers import readers_of
 from workers.compression.families.torch.pt2_model import Pt2Model
@@ -100,8 +101,18 @@ def _layers(model: Pt2Model, spec: StaticQuantize, dataset: Dataset, context: Co
         signal, noise = _energy(matrix, inputs.gram), _energy(error, inputs.gram)
         noise += float(np.square(matrix, dtype=np.float64).sum()) * entering.grid.scale**2 / 12
         shift = _mean_error(weight, error, entering.means) if spec.bias_correction else None
-        yield Layer(weight, form, found.of_weight[weight.name], entering.grid, ratio_db(signal, noise), shift)
+        yield Layer(weight, form, _entering_name(model, weight.name), entering.grid, ratio_db(signal, noise), shift)
         context.progress(0.3 + 0.5 * count / len(watched), weight.layer)
+
+
+def _entering_name(model: Pt2Model, weight: str) -> str:
+    """The program's name of what enters the layer of a weight; an opened module may call its inputs otherwise."""
+    for reader, via in readers_of(placeholders(model.program)[weight]):
+        position = input_position(reader, via)
+        entering = None if position is None else reader.args[position]
+        if isinstance(entering, torch.fx.Node):
+            return entering.name
+    raise UnsupportedTechnique(f"Nothing that can be rounded enters the layer of {weight}.")
 
 
 def _rounded(matrix: Floats, spec: StaticQuantize, inputs: LayerInputs) -> UniformWeight:

@@ -1,0 +1,186 @@
+"""Our 8-bit integers against onnxruntime's and NNCF's: three networks, the same rows, judged in one process.
+
+    python -m tests.benchmarks.int8 [--only CNN] [--without-nncf]
+
+Dynamic artifacts are made without any rows, static ones from the same 256. NNCF runs in an environment of its own and
+quantizes the ONNX file itself; all artifacts are opened by onnxruntime. neural-compressor's current release quantizes
+torch modules only, so it makes no artifact that could stand beside these.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime.quantization as ort
+
+from tests.benchmarks.int8_inputs import Case, cases
+from tests.benchmarks.peer_environments import PeerUnavailable, prepared
+from workers.compression.context import Context
+from workers.compression.families.model import Array, Feeds
+from workers.compression.families.onnx.family import open_model
+from workers.compression.families.onnx.model import OnnxModel
+from workers.compression.specs.steps.quantize import DynamicQuantize, StaticQuantize
+from workers.compression.techniques.quantize.dynamic.onnx import quantize_dynamically
+from workers.compression.techniques.quantize.static.onnx import quantize_statically
+
+CALLS = 15
+DYNAMIC_PEERS: dict[str, dict[str, object]] = {
+    "onnxruntime dynamic, per channel, reduced": {"per_channel": True, "reduce_range": True},
+    "onnxruntime dynamic, per channel, uint8": {"per_channel": True, "weight_type": ort.QuantType.QUInt8},
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an artifact reached."""
+
+    size: int
+    cosine: float
+    score: float
+
+
+class _Reader(ort.CalibrationDataReader):
+    def __init__(self, feeds: list[Feeds]) -> None:
+        self._left = iter(feeds)
+
+    def get_next(self) -> Feeds | None:
+        """The next batch, None at the end."""
+        return next(self._left, None)
+
+
+@dataclass
+class Comparison:
+    """Judges artifacts of one case."""
+
+    case: Case
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.original = self._open(self.case.path)
+        self.exact = self.case.answers(self.original)
+        self.float_path = self.folder / "float.onnx"
+        self.original.save(self.float_path)
+        tokenizer = self.original.tokenizer_file()
+        batches = self.case.calibration.batches(self.original.inputs, 8, tokenizer)
+        self.feeds: list[Feeds] = [dict(batch.feeds) for batch in batches]
+        print(f"{self.case.name:44}{'bytes':>12}{'cosine':>10}{self.case.metric:>10}{'x float':>9}")
+        self.show("float", self.original)
+
+    def show(self, label: str, model: OnnxModel) -> Result:
+        """Prints one line."""
+        answers = self.case.answers(model)
+        found = Result(model.size_bytes(), mean_cosine(self.exact, answers), self.case.score(answers))
+        speed = self._speed(model)
+        print(f"  {label:42}{found.size:12,}{found.cosine:10.6f}{found.score:10.4f}{speed:9.2f}", flush=True)
+        return found
+
+    def ours(self, kind: str) -> Result:
+        """Our dynamic or static artifact, saved and opened again."""
+        context = Context(scratch=self.folder, calibration=self.case.calibration if kind == "static" else None)
+        model = open_model(self.case.path, context)
+        if kind == "static":
+            quantize_statically(model, StaticQuantize(), context)
+        else:
+            quantize_dynamically(model, DynamicQuantize(), context)
+        model.save(self.folder / "ours.onnx")
+        return self._made(f"pressroom {kind}", self.folder / "ours.onnx")
+
+    def dynamic_peers(self) -> list[Result]:
+        """onnxruntime's ``quantize_dynamic``."""
+        found = []
+        for label, options in DYNAMIC_PEERS.items():
+            ort.quantize_dynamic(self.float_path, self.folder / "peer.onnx", **options)
+            found.append(self._made(label, self.folder / "peer.onnx"))
+        return found
+
+    def static_peers(self, *, with_nncf: bool) -> list[Result]:
+        """onnxruntime's ``quantize_static`` and NNCF's post-training quantization."""
+        made = self.folder / "peer.onnx"
+        ort.quantize_static(self.float_path, made, _Reader(self.feeds), per_channel=True, reduce_range=True)
+        found = [self._made("onnxruntime static, per channel, reduced", made)]
+        if with_nncf:
+            try:
+                self._nncf(made)
+                found.append(self._made("NNCF", made))
+            except PeerUnavailable as error:
+                print(f"  NNCF: {error}")
+        return found
+
+    def _nncf(self, made: Path) -> None:
+        rows = [
+            {name: values[row : row + 1] for name, values in feeds.items()}
+            for feeds in self.feeds
+            for row in range(len(next(iter(feeds.values()))))
+        ]
+        arrays = {f"{number}/{name}": values for number, row in enumerate(rows) for name, values in row.items()}
+        np.savez(self.folder / "feeds.npz", **arrays)
+        kind = ("transformer",) if self.case.is_transformer else ()
+        script = Path(__file__).with_name("nncf_int8.py")
+        prepared("nncf").run(script, self.float_path, self.folder / "feeds.npz", made, *kind)
+
+    def _made(self, label: str, path: Path) -> Result:
+        model = self._open(path)
+        model._tokenizer = self.original.tokenizer_file()
+        return self.show(label, model)
+
+    def _open(self, path: Path) -> OnnxModel:
+        model = open_model(path, Context(scratch=self.folder))
+        if not isinstance(model, OnnxModel):
+            raise TypeError(path)
+        return model
+
+    def _speed(self, model: OnnxModel) -> float:
+        """Median over interleaved calls of how much faster the artifact is than the original."""
+        feeds = self.feeds[0]
+        ratios = []
+        for call in range(CALLS + 3):
+            seconds = []
+            for side in (self.original, model):
+                started = time.perf_counter()
+                side.run(feeds)
+                seconds.append(time.perf_counter() - started)
+            if call >= 3:
+                ratios.append(seconds[0] / seconds[1])
+        return statistics.median(ratios)
+
+
+def mean_cosine(left: Array, right: Array) -> float:
+    """Mean over rows."""
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(np.mean((left * right).sum(axis=1) / lengths))
+
+
+def print_bar(kind: str, ours: Result, peers: list[Result]) -> None:
+    """Whether ours is as good as the best peer, figure by figure; cosines to four decimals."""
+    best = max(peers, key=lambda peer: peer.cosine)
+    figures: list[tuple[str, Callable[[], bool]]] = [
+        ("cosine", lambda: round(ours.cosine, 4) >= round(max(peer.cosine for peer in peers), 4)),
+        ("task metric", lambda: ours.score >= max(peer.score for peer in peers)),
+        ("size of the closest peer", lambda: ours.size <= best.size),
+    ]
+    said = ", ".join(f"{name} {'met' if is_met() else 'missed'}" for name, is_met in figures)
+    print(f"  bar: {kind} as good as the best peer: {said}", flush=True)
+
+
+def main() -> None:
+    """Compares case after case."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="part of a network's name")
+    parser.add_argument("--without-nncf", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        for case in cases(Path(name)):
+            if arguments.only in case.name:
+                comparison = Comparison(case, Path(name))
+                print_bar("dynamic", comparison.ours("dynamic"), comparison.dynamic_peers())
+                static = comparison.ours("static")
+                print_bar("static", static, comparison.static_peers(with_nncf=not arguments.without_nncf))
+
+
+if __name__ == "__main__":
+    main()
