@@ -16,6 +16,7 @@ import numpy.typing as npt
 from workers.compression.data import Dataset
 from workers.compression.families.model import Array, Feeds, Model
 from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.form_sizes import scheme_of, uniform_bits
 from workers.compression.quantization.uniform import UniformWeight
 from workers.compression.specs.step import selects
 
@@ -135,6 +136,10 @@ class CompressibleModel(Model):
     @abstractmethod
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
         """Why the format cannot store a weight in a form like this one, as the rest of "it stays float32: ..."."""
+
+    def stored_bits(self, weight: Weight, form: UniformWeight) -> int:
+        """How many bits a weight takes in the file in a form like this one, scales and zero points counted."""
+        return uniform_bits(form.blocks, form.grid.bits, scheme_of(form))
 
     @contextmanager
     def varied(self, matrices: Iterable[tuple[Weight, Floats]]) -> Iterator[Callable[[Feeds], list[Array]]]:

@@ -13,6 +13,8 @@ from workers.compression.families.torch.layers import layer_name
 from workers.compression.families.torch.storage import Storage, storage_of
 from workers.compression.families.trainable import TrainableModel
 from workers.compression.families.weights import CompressibleModel, Floats, Role, Weight, WeightForm
+from workers.compression.quantization.form_sizes import scheme_of, uniform_bits
+from workers.compression.quantization.uniform import UniformWeight
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.step import selects
 
@@ -104,6 +106,16 @@ class TorchModel(TrainableModel, CompressibleModel):
     @abstractmethod
     def values_of(self, name: str) -> torch.Tensor:
         """The values of a weight that is stored as floats, in the memory that the model computes with."""
+
+    def stored_bits(self, weight: Weight, form: UniformWeight) -> int:
+        """Scales take the weight's own type, zero points a byte each or less."""
+        bits, scale_bits = form.grid.bits, 8 * getattr(torch, weight.dtype).itemsize
+        zero_bits = self.zero_point_bits(bits)
+        return uniform_bits(form.blocks, bits, scheme_of(form), scale_bits=scale_bits, zero_bits=zero_bits)
+
+    def zero_point_bits(self, bits: int) -> int:
+        """What the format stores a zero point of a weight of so many bits in."""
+        return 8
 
     @abstractmethod
     def replace_values(self, name: str, values: torch.Tensor) -> None:
