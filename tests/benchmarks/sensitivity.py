@@ -22,9 +22,8 @@ from workers.compression.data import open_dataset
 from workers.compression.engine import perform
 from workers.compression.evaluation import judge
 from workers.compression.families.weights import as_compressible
-from workers.compression.quantization.form_sizes import uniform_bits
 from workers.compression.registry import family
-from workers.compression.sensitivity.measuring import blocks_of, candidates
+from workers.compression.sensitivity.measuring import candidates, quantized
 from workers.compression.specs.containers.sniffing import sniff_dataset, sniff_model
 from workers.compression.specs.messages import (
     Analyze,
@@ -109,7 +108,8 @@ class Bench:
     def uniform_average(self, bits: int) -> float:
         """Bits per weight with the same number everywhere, scales and zero points counted."""
         weights = candidates(self.original, self._options)
-        total = sum(uniform_bits(blocks_of(found, self._options), bits, self._options.scheme) for found in weights)
+        forms = ((found, quantized(self.original, found, bits, self._options, None)) for found in weights)
+        total = sum(self.original.stored_bits(found, form) for found, form in forms)
         return total / sum(found.size for found in weights)
 
     def make(self, bits: tuple[int, ...], average: float, known: SensitivityMap) -> Made:
@@ -153,7 +153,7 @@ def run(case: Case, options: SensitivityOptions) -> None:
 def main() -> None:
     """Runs every case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algorithm", choices=("rtn", "hqq", "gptq"), default="hqq")
+    parser.add_argument("--algorithm", choices=("rtn", "hqq", "gptq"), default="rtn")
     parser.add_argument("--samples", type=int, default=32, help="rows that outputs are compared on")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     asked = parser.parse_args()

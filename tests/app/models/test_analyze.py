@@ -75,7 +75,7 @@ async def test_an_analysis_is_a_job_with_its_location_and_everything_resolved(
     assert (job["object"], job["status"], job["queue"]["name"]) == ("job", "queued", "cpu")
     assert job["labels"] == {"a": "b"}
     spec = job["spec"]
-    assert (spec["model"], spec["recipe"], spec["bits"], spec["algorithm"]) == (model_id, [], [2, 4], "hqq")
+    assert (spec["model"], spec["recipe"], spec["bits"], spec["algorithm"]) == (model_id, [], [2, 4], "rtn")
     assert spec["split"]["roles"]["calibration"] == {"dataset": dataset_id, "part": [0.0, 0.2]}
     assert (await client.get(f"/v1/jobs/{job['id']}")).json()["spec"] == spec
     assert [found["id"] for found in (await client.get("/v1/jobs", params={"model": model_id})).json()["data"]] == [

@@ -26,7 +26,7 @@ class SensitivityOptions(Contract):
         (), description="Never layers whose name matches one of these globs."
     )
     bits: Annotated[tuple[Bits, ...], Field(min_length=1, max_length=7)] = (2, 3, 4, 6, 8)
-    algorithm: Literal["rtn", "hqq", "gptq"] = "hqq"
+    algorithm: Literal["rtn", "hqq", "gptq"] = "rtn"
     scheme: Literal["affine", "symmetric"] = "affine"
     group_size: GroupSize = 32
     embeddings: bool = Field(True, description="Whether tables that rows are looked up in are quantized too.")

@@ -12,9 +12,9 @@ from workers.compression.data import Dataset
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.weights import CompressibleModel
 from workers.compression.quantization.allocation import Option, least_error
-from workers.compression.quantization.form_sizes import uniform_bits
 from workers.compression.registry import family
-from workers.compression.sensitivity.measuring import blocks_of, candidates
+from workers.compression.sensitivity.measuring import candidates
+from workers.compression.sensitivity.measuring import quantized as rounded_to
 from workers.compression.sensitivity.survey import Survey
 from workers.compression.specs.errors import ConstraintInfeasible, DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
@@ -148,7 +148,7 @@ def test_no_other_choice_of_a_real_model_is_predicted_to_err_less(
         found = survey.sensitivities({weight.name: options.bits for weight in weights})
     layers = [
         [
-            Option(bits, uniform_bits(blocks_of(weight, options), bits, "affine"), option.error)
+            Option(bits, model.stored_bits(weight, rounded_to(model, weight, bits, options, None)), option.error)
             for bits, option in found.of(weight.name).items()
         ]
         for weight in weights

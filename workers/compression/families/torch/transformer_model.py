@@ -138,6 +138,10 @@ class TransformerModel(TorchModel):
             reason = "compressed-tensors restores linear layers and tables only"
         return "it is tied to another weight" if reason is None and weight.name in self._tied_names() else reason
 
+    def zero_point_bits(self, bits: int) -> int:
+        """Zero points of groups are packed as the integers are."""
+        return bits
+
     def replace_values(self, name: str, values: torch.Tensor) -> None:
         """Writes other values into a parameter, which tied names see too."""
         self.values_of(name).copy_(values)

@@ -65,7 +65,7 @@ class KmeansQuantize(QuantizeStep):
     granularity: Literal["tensor", "channel", "group"] = Field(
         "tensor", description="One codebook for a tensor, for each output channel, or for each group of channels."
     )
-    group_size: int = Field(64, ge=1, le=65_536, description="Output channels to a codebook.")
+    group_size: int = Field(64, ge=1, le=65_536, description="Most output channels to a codebook.")
     scale_group: Literal[0, 16, 32, 64, 128] = Field(
         0, description="Inputs whose values are multiples of one codebook by a scale of their own; 0: no scales."
     )
@@ -120,7 +120,7 @@ class MixedQuantize(QuantizeStep):
     max_error: float | None = Field(
         None, gt=0.0, le=1.0, description="Largest relative squared error of the outputs, as measured (0.01 is 20 dB)."
     )
-    algorithm: Literal["rtn", "hqq", "gptq"] = "hqq"
+    algorithm: Literal["rtn", "hqq", "gptq"] = "rtn"
     scheme: Literal["affine", "symmetric"] = "affine"
     group_size: GroupSize = 32
     embeddings: bool = Field(True, description="Whether tables that rows are looked up in are quantized too.")
