@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from tests.compression.families.onnx.form_graphs import (
     CASES,
@@ -194,6 +195,19 @@ def test_stored_weights_are_no_float_weights_any_more_and_do_not_learn() -> None
             assert rewritten.weights() == ()
             with pytest.raises(UnsupportedOperator, match="w_"):
                 trainable_model(rewritten).trainable()
+
+
+def test_weights_are_found_behind_chains_of_any_length() -> None:
+    proto, _ = product()
+    steps = [helper.make_node("Identity", [f"w{count}"], [f"w{count + 1}"]) for count in range(2000)]
+    proto.graph.initializer[0].name = "w0"
+    proto.graph.node[0].input[1] = "w2000"
+    nodes = [*steps, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    model = OnnxModel(proto)
+    assert [weight.name for weight in model.weights()] == ["w0"]
+    assert [layer.parameters for layer in model.stored_layers()] == [50 * 24]
 
 
 def test_a_weight_that_onnxruntime_would_not_fold_stays_float() -> None:

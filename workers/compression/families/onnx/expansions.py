@@ -125,25 +125,25 @@ def _is_constant(index: Index, value: Value | None) -> bool:
 def _expansion(
     index: Index, value: Value, ends: frozenset[Value], positions: tuple[Value, int] | None = None
 ) -> Expansion:
-    places: dict[Place, None] = {}
+    places: set[Place] = set()
     leaves: dict[Value, None] = {}
     arrangement: dict[Value, None] = {}
-
-    def visit(current: Value, found: dict[Value, None]) -> None:
+    waiting: list[tuple[Value, dict[Value, None]]] = [(value, leaves)]
+    while waiting:
+        current, found = waiting.pop()
         if current in index.stored:
             found[current] = None
         if current in index.stored or current in ends or index.makers[current] in places:
-            return
+            continue
         place = index.makers[current]
-        for slot in range(len(place.node.input)):
+        places.add(place)
+        for slot in reversed(range(len(place.node.input))):
             read = index.read(place, slot)
             if read is not None:
-                visit(read, arrangement if slot and place.node.op_type in _ARRANGING else found)
-        places[place] = None
-
-    visit(value, leaves)
+                waiting.append((read, arrangement if slot and place.node.op_type in _ARRANGING else found))
+    in_order = tuple(place for place in index.places if place in places)
     only_arranging = tuple(found for found in arrangement if found not in leaves)
-    return Expansion(index, value, tuple(places), tuple(leaves), only_arranging, positions)
+    return Expansion(index, value, in_order, tuple(leaves), only_arranging, positions)
 
 
 def _run(proto: ModelProto, output: str) -> Array:

@@ -37,6 +37,14 @@ CODES = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, Tensor
 
 def folds(index: Index, place: Place) -> bool:
     """Whether a node only re-arranges or restores stored tensors, so that it vanishes when the model is loaded."""
+    if not index.folded:
+        for candidate in index.places:
+            index.folded[candidate] = _folds(index, candidate)
+    return index.folded[place]
+
+
+def _folds(index: Index, place: Place) -> bool:
+    """Nodes before ``place`` are known already."""
     if place.node.op_type not in FOLDABLE or place.node.domain not in STANDARD:
         return False
     if place.node.op_type == "Gather" and not _reads_codes(index, index.read(place, 1)):
@@ -46,7 +54,7 @@ def folds(index: Index, place: Place) -> bool:
         if value is None or value in index.stored:
             continue
         maker = index.makers.get(value)
-        if maker is None or not (maker.node.op_type == "Constant" or folds(index, maker)):
+        if maker is None or not (maker.node.op_type == "Constant" or index.folded.get(maker, False)):
             return False
     return True
 

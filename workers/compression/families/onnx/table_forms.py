@@ -4,8 +4,8 @@ Scales, zero points and offsets, a few per row, are restored at load. What else 
 projection tied to it, gets the whole of it, folded at load from the same packed rows.
 
 A row's codes lie ``bytes`` apart in a byte, not side by side: shifting a row of bytes by each distance then gives long
-runs of codes, which onnxruntime does several times faster than runs of two. Looking up 512 rows of 384 values, 4 bits in
-groups of 32, takes 0.8 ms on one thread; ``GatherBlockQuantized``, which only newer runtimes have and not for all
+runs of codes, which onnxruntime does several times faster than runs of two. Looking up 512 rows of 384 values, 4 bits
+in groups of 32, takes 0.8 ms on one thread; ``GatherBlockQuantized``, which only newer runtimes have and not for all
 widths, takes 0.5 ms, a float table 0.2 ms, and the rest of an encoder of six layers 190 ms.
 """
 

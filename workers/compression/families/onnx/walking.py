@@ -63,7 +63,10 @@ class Reader:
 
 @dataclass
 class Index:
-    """Places in order of execution, for each value what stores, makes and reads it, and the versions of operators."""
+    """Places in order of execution, for each value what stores, makes and reads it, and the versions of operators.
+
+    ``folded`` is what ``folding`` has found out.
+    """
 
     scopes: list[Scope] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
@@ -72,6 +75,7 @@ class Index:
     readers: dict[Value, list[Reader]] = field(default_factory=dict)
     outputs: set[Value] = field(default_factory=set)
     opsets: dict[str, int] = field(default_factory=dict)
+    folded: dict[Place, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, proto: ModelProto) -> "Index":
