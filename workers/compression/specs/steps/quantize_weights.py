@@ -16,9 +16,11 @@ GroupSize = Literal[16, 32, 64, 128, 256]
 class WeightOnlyQuantize(QuantizeStep):
     """Weights as integers of 2 to 8 bits, computed with in float.
 
-    ``rtn`` rounds to nearest; ``hqq`` moves the zero points to where a sparse error is least (Badri and Shaji 2023);
-    ``gptq`` makes up for the error of each column in the following ones (arXiv:2210.17323); ``awq`` scales the columns
-    that large activations meet before rounding (arXiv:2306.00978).
+    ``rtn`` rounds to nearest; ``hqq`` goes on from the range and moves zero points and steps to where the error without
+    outliers is least (Badri and Shaji 2023); ``gptq`` makes up for the error of each column in the following ones
+    (arXiv:2210.17323); ``awq`` chooses each group's range by the error of the layer's outputs, so that columns which
+    large activations meet count for more (the idea of arXiv:2306.00978, without scales folded into other layers).
+    Tables and layers whose inputs cannot be watched are rounded to nearest by ``gptq`` and ``awq``.
     """
 
     summary: ClassVar[str] = "Weights as 2- to 8-bit integers in groups, computed with in float"
