@@ -42,9 +42,7 @@ INTEGERS = [{"granularity": "tensor"}, {"granularity": "channel"}] + [
 ]
 CODEBOOKS = [
     {"granularity": "tensor"},
-    {"granularity": "group", "group_size": 64},
-    {"granularity": "group", "group_size": 16},
-    {"granularity": "group", "group_size": 4},
+    *({"granularity": "group", "group_size": size} for size in (64, 32, 16, 8, 4, 2)),
     {"granularity": "channel"},
 ]
 SCALED = [{"scale_group": size} for size in (128, 64, 32, 16)]

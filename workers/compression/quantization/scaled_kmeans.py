@@ -3,7 +3,7 @@
 The scale of a group is found together with the codebook: for given scales the best codebook is a k-means of the scaled
 values, weighted by the square of the scales; for given codes the best scale is the least squares solution. A scale may
 be negative, so that the largest value of a group always lies at the same end of the codebook, as in the llama.cpp
-formats. Scales are themselves codes into a codebook of 256.
+formats. Scales are themselves codes into a codebook of at most 256.
 """
 
 import numpy as np
@@ -16,6 +16,8 @@ from workers.compression.quantization.lloyd import Sets, entries_for
 _SAMPLED = 1 << 18
 _AT_ONCE = 4 << 20
 _ROUNDS = 3
+_FEWEST_SCALES = 16
+_GROUPS_PER_SCALE = 4
 _TRIED = (1.0, 0.8, 0.9, 1.1)
 """Scales that are tried, relative to the present one: least squares alone stays where rounding put it."""
 
@@ -85,7 +87,7 @@ def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats
 
 def _coded(scales: Floats, wanted: Clustering) -> tuple[np.ndarray, Floats]:
     """Scales as codes into a codebook of their own, weighted by what their error does to the values."""
-    count = min(256, len(scales))
+    count = min(len(scales), max(_FEWEST_SCALES, min(256, len(scales) // _GROUPS_PER_SCALE)))
     sets = Sets.of(scales.reshape(1, -1))
     random = np.random.default_rng(wanted.seed)
     keep_zero = bool((scales == 0.0).any())

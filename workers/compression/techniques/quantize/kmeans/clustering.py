@@ -112,16 +112,21 @@ def codebooks(
 
 
 def blocks_of(weight: Weight, spec: KmeansQuantize) -> Blocks:
-    """Which rows of a weight's matrix share a codebook."""
+    """Which rows of a weight's matrix share a codebook; groups are of equal size as far as that goes."""
     rows, columns = weight.matrix_shape
-    lengths = {"tensor": rows, "channel": 1, "group": min(spec.group_size, rows)}
+    groups = -(-rows // spec.group_size)
+    lengths = {"tensor": rows, "channel": 1, "group": -(-rows // groups)}
     return Blocks(weight.matrix_shape, (lengths[spec.granularity], columns))
 
 
 def group_length(weight: Weight, spec: KmeansQuantize) -> int:
-    """Inputs that share a scale: all of an output where they cannot be cut into whole groups; 0 for no scales."""
+    """Inputs that share a scale: as many as the step says, or a few less where these do not divide an output's inputs.
+
+    All inputs of an output share one where they cannot be divided into groups of about that length; 0 is no scales.
+    """
     columns = weight.matrix_shape[1]
-    return spec.scale_group if columns % max(spec.scale_group, 1) == 0 else columns
+    lengths = range(spec.scale_group, spec.scale_group // 2, -1)
+    return next((length for length in lengths if columns % length == 0), columns) if spec.scale_group else 0
 
 
 def _importance(
