@@ -6,6 +6,7 @@ does its work well.
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import signal
@@ -63,6 +64,41 @@ def good(task: str) -> None:
     for name in ("clean", "model.safetensors"):
         Path("out", name).write_bytes(safetensors())
     finish({"result": GOOD[task]})
+
+
+def measured(data: str, known: tuple[int, ...] = ()) -> dict[str, Any]:
+    """An analysis of the model and the rows that it was given, at 4 bits and those that were known."""
+    request = json.loads(Path("request.json").read_text())
+    options = [{"bits": bits, "error": 1.0 / bits} for bits in sorted({4, *known})]
+    identity = {
+        "model": request["model"]["sha256"],
+        "data": data,
+        "synthetic": True,
+        "rows": 32,
+        "algorithm": "rtn",
+        "scheme": "affine",
+        "group_size": 32,
+    }
+    weights = [{"name": "weight", "layer": "layer", "parameters": 16, "options": options}]
+    layer = {"name": "layer", "op": "MatMul", "parameters": 16, "bytes_before": 64, "bytes_after": 64, "bits": 32.0}
+    return {
+        "kind": "analyzed",
+        "sensitivity": {"measured": identity, "rows": 4, "weights": weights},
+        "layers": [layer | {"sparsity": 0.0, "sensitivity": 0.25}],
+        "seconds": 0.5,
+    }
+
+
+def analyze(task: str) -> None:
+    """Measures on made-up rows, and says how many maps it was told of."""
+    request = json.loads(Path("request.json").read_text())
+    emit(type="log", message=f"told of {len(request['sensitivities'])} maps")
+    facts = json.dumps({"input_shapes": {}, "synthetic": request["seed"]}, sort_keys=True)
+    finish({"result": measured(hashlib.sha256(facts.encode()).hexdigest())})
+
+
+def analyze_others(task: str) -> None:
+    finish({"result": measured("f" * 64)})
 
 
 def hang(task: str) -> None:

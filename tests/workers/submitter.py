@@ -8,7 +8,7 @@ from app.artifacts.repository import hold_blob, store_file
 from app.db import Database
 from app.jobs import repository
 from app.jobs.records import JobRecord
-from app.jobs.schemas import JobCreate, JobSpec
+from app.jobs.schemas import AnalysisSpec, JobCreate, JobSpec
 from app.models.records import ModelRecord
 from app.storage import Storage
 from tests.builders import add_project
@@ -29,6 +29,11 @@ class Submitter:
         model = self._model(behaviour or {}, status="ready")
         spec = JobSpec.model_validate(JobCreate(model=model.id, recipe=RECIPE).model_dump(mode="json"))
         return self._create(model, "compress", "cpu", spec.model_dump(mode="json"), columns)
+
+    def analysis(self, behaviour: dict[str, str] | None = None, **columns: object) -> JobRecord:
+        model = self._model(behaviour or {}, status="ready")
+        spec = AnalysisSpec(model=model.id, bits=(4,))
+        return self._create(model, "analyze", "cpu", spec.model_dump(mode="json"), columns)
 
     def inspection(self, behaviour: dict[str, str] | None = None) -> JobRecord:
         model = self._model(behaviour or {}, status="inspecting")

@@ -37,5 +37,5 @@ def test_bits_counted_are_bits_stored(
         model.store(forms)
         stored = {layer.name: layer.bytes for layer in model.stored_layers()}
         for name, size in counted.items():
-            # An ONNX graph notes a zero point or a position that all layers share in one of them.
-            assert abs(stored[name] - beside[name] - size) <= (16 if model_format is ModelFormat.ONNX else 0), bits
+            # An ONNX graph leaves a few zero points unpacked, and notes what all layers share in one of them.
+            assert abs(stored[name] - beside[name] - size) <= (64 if model_format is ModelFormat.ONNX else 0), bits
