@@ -52,7 +52,9 @@ def is_lookup(reader: Reader) -> bool:
 def _role(found: FloatWeight) -> Role:
     if len(found.tensor.dims) == 2 and any(is_lookup(reader) for reader in found.readers):
         return "embedding"
-    return _ROLES.get(found.owner.node.op_type, "other")
+    role = _ROLES.get(found.owner.node.op_type, "other")
+    # What a recurrent operator takes with two axes are its biases, a row per direction.
+    return "other" if role == "recurrent" and len(found.tensor.dims) == 2 else role
 
 
 def _orientation(found: FloatWeight) -> tuple[tuple[int, ...], int]:
