@@ -27,5 +27,6 @@ def main(arguments: list[str]) -> int:
     model.changed()
     model.save(options.output)
     sizes = options.model.stat().st_size, options.output.stat().st_size
-    sys.stdout.write(f"{count} weights expanded: {sizes[0]:,} to {sizes[1]:,} bytes, {options.output}\n")
+    noun = "weight" if count == 1 else "weights"
+    sys.stdout.write(f"{count} {noun} expanded: {sizes[0]:,} to {sizes[1]:,} bytes, {options.output}\n")
     return 0
