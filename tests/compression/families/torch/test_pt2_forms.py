@@ -108,6 +108,13 @@ FORMS = {
 }
 
 
+QUICK = (
+    "3-affine-group", "4-affine-block", "4-symmetric-group", "7-minmax-channel", "8-affine-group", "codes-4-rows",
+    "float8", "bfloat16",
+)  # fmt: skip
+ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in FORMS]
+
+
 def stored(source: Path, name: str, target: Path, context: Context) -> tuple[Pt2Model, list[tuple[Weight, WeightForm]]]:
     """The model with all its larger weights in one form, saved; and the forms."""
     model = pt2.open_model(source, context)
@@ -118,7 +125,7 @@ def stored(source: Path, name: str, target: Path, context: Context) -> tuple[Pt2
     return model, forms
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ALL)
 def test_stock_torch_computes_with_what_the_form_stands_for_and_we_read_it_back(
     name: str, layers_file: Path, tmp_path: Path, context: Context
 ) -> None:

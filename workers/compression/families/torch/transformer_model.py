@@ -152,7 +152,8 @@ class TransformerModel(TorchModel):
         if isinstance(form, torch.dtype) and form.itemsize > 1:
             tensor.copy_(tensor.to(form))
             self.entries = {key: value for key, value in self.entries.items() if key != "torch_dtype"}
-            self.entries["dtype"] = str(form).removeprefix("torch.")
+            # Named, or else transformers would compute in the type that it finds in the file.
+            self.entries["dtype"] = str(tensor.dtype).removeprefix("torch.")
         else:
             form = scaled(form, tensor)
             tensor.copy_(form.expanded())

@@ -1,7 +1,7 @@
 """bfloat16 storage of torch weights.
 
-An exported program casts them back to the type that it computes in. A Hugging Face folder names bfloat16 as its type,
-in which transformers then computes.
+They are computed with in the model's own type, since bfloat16 is several times slower on a processor without
+instructions for it: an exported program casts them back, a Hugging Face folder still names the type to load in.
 """
 
 import torch
