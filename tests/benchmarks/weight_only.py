@@ -41,14 +41,19 @@ LENGTH = 64
 CALIBRATION_ROWS = 128
 MOST_BYTES = 12_500_000
 LEAST_COSINE = 0.964
-OURS = (
-    {"algorithm": "rtn", "scheme": "symmetric", "group_size": 32},
-    {"algorithm": "rtn", "group_size": 32},
-    {"algorithm": "hqq", "group_size": 32},
-    {"algorithm": "awq", "group_size": 32},
-    {"algorithm": "gptq", "scheme": "symmetric", "group_size": 32},
-    {"algorithm": "gptq", "group_size": 32},
+PRODUCTS: tuple[dict[str, object], ...] = (
+    {"algorithm": "rtn", "scheme": "symmetric"},
+    {"algorithm": "rtn"},
+    {"algorithm": "hqq"},
+    {"algorithm": "awq"},
+    {"algorithm": "gptq", "scheme": "symmetric"},
+    {"algorithm": "gptq"},
+)
+WHOLE: tuple[dict[str, object], ...] = (
+    {"algorithm": "rtn"},
     {"algorithm": "rtn", "group_size": 64},
+    {"algorithm": "gptq", "scheme": "symmetric"},
+    {"algorithm": "gptq"},
     {"algorithm": "gptq", "group_size": 64},
     {"algorithm": "gptq", "group_size": 128},
 )
@@ -178,10 +183,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), arguments.rows)
         print(f"{'tables in float':44}{'bytes':>12}{'bits/w':>8}{'cosine':>9}")
-        products = [show(bench.ours(fields, embeddings=False)) for fields in OURS[:6]]
+        products = [show(bench.ours(fields, embeddings=False)) for fields in PRODUCTS]
         by_ort = [show(bench.onnxruntime(path)) for path in peer_paths.ORT_PATHS]
         print("tables in 4 bits too")
-        whole = [show(bench.ours(fields, embeddings=True)) for fields in OURS]
+        whole = [show(bench.ours(fields, embeddings=True)) for fields in WHOLE]
         by_nncf = []
         for path in peer_paths.NNCF_PATHS:
             try:

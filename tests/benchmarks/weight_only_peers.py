@@ -1,5 +1,7 @@
 """What other tools make of a model whose weights they put into 4 bits."""
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +47,8 @@ def matmul_nbits(path: Path, config: nbits.WeightOnlyQuantConfig) -> OrtModel:
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in original.graph.initializer}
     products = [node.input[1] for node in original.graph.node if node.op_type == "MatMul" and node.input[1] in sizes]
     quantizer = nbits.MatMulNBitsQuantizer(original, block_size=GROUP, is_symmetric=False, algo_config=config)
-    quantizer.process()
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
+        quantizer.process()
     proto = quantizer.model.model
     stored = {tensor.name: numpy_helper.to_array(tensor).nbytes for tensor in proto.graph.initializer}
     blocks = [node for node in proto.graph.node if node.op_type == "MatMulNBits"]

@@ -123,6 +123,14 @@ def test_a_gram_matrix_of_few_rows_is_damped_until_it_can_be_inverted() -> None:
     assert np.array_equal(factor, np.triu(factor))
 
 
+def test_an_indefinite_gram_matrix_is_damped_more_and_still_serves() -> None:
+    matrix, inputs = heavy_tailed(16, 64), correlated_inputs(64)
+    inputs.gram[0, 1] = inputs.gram[1, 0] = 50 * np.abs(inputs.gram).max()
+
+    assert np.isfinite(inverse_factor(inputs.gram)).all()
+    assert lost(matrix, made(matrix, "gptq", inputs)) < 2 * lost(matrix, made(matrix, "rtn"))
+
+
 @pytest.mark.parametrize("algorithm", ["gptq", "awq"])
 def test_unusable_inputs_leave_rounding_to_nearest(algorithm: Algorithm) -> None:
     matrix = heavy_tailed(16, 64)

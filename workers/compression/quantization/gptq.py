@@ -21,7 +21,6 @@ Floats = npt.NDArray[np.float32]
 DAMPING = 0.01
 """Share of the mean input energy added to every column's."""
 
-_MOST_DAMPING = 1.0
 _BATCH = 128
 
 
@@ -30,10 +29,7 @@ def compensated(matrix: Floats, parameters: Parameters, grid: Grid, blocks: Bloc
 
     Args:
         parameters: Of every block.
-        gram: Of the inputs, shape (inputs, inputs); columns without energy are rounded to nearest.
-
-    Raises:
-        numpy.linalg.LinAlgError: The Gram matrix is far from positive definite.
+        gram: Of the inputs, shape (inputs, inputs), finite; columns without energy are rounded to nearest.
     """
     order = np.argsort(-np.diagonal(gram), kind="stable")
     factor = inverse_factor(gram[np.ix_(order, order)])
@@ -58,8 +54,8 @@ def compensated(matrix: Floats, parameters: Parameters, grid: Grid, blocks: Bloc
 def inverse_factor(gram: Floats) -> Floats:
     """The upper triangle U with UᵀU the inverse of the damped Gram matrix.
 
-    Raises:
-        numpy.linalg.LinAlgError: Even damped by the mean energy it is not positive definite.
+    Where rounding errors have left the matrix indefinite it is damped more; the more, the closer the outcome comes to
+    rounding to nearest.
     """
     energy = np.diagonal(gram).astype(np.float64)
     dead = energy <= 0
@@ -75,8 +71,6 @@ def inverse_factor(gram: Floats) -> Floats:
             break
         except np.linalg.LinAlgError:
             damping *= 10
-            if damping > _MOST_DAMPING:
-                raise
     inverse = scipy.linalg.solve_triangular(turned[::-1, ::-1], np.eye(len(gram)), lower=False, check_finite=False)
     return np.asarray(inverse, np.float32)
 

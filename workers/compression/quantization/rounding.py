@@ -39,7 +39,8 @@ def quantize_matrix(
     Args:
         matrix: Finite, shape (outputs, inputs).
         algorithm: ``rtn`` rounds to nearest within ``range``; ``hqq`` goes on from there; ``gptq`` rounds with
-            compensation within ``range``; ``awq`` has a search of its own in place of ``mse`` and is ``rtn`` otherwise.
+            compensation within ``range``; ``awq`` has a search of its own in place of ``mse``, the only range that goes
+            with it.
         range: Of ``weight_ranges``.
         inputs: What the columns meet. ``gptq`` and ``awq`` are ``rtn`` where they are not usable.
     """
@@ -52,10 +53,7 @@ def quantize_matrix(
     else:
         parameters = fitted(matrix, grid, blocks, scheme, range)
     if algorithm == "gptq" and gram is not None:
-        try:
-            return compensated(matrix, parameters, grid, blocks, gram)
-        except np.linalg.LinAlgError:
-            pass
+        return compensated(matrix, parameters, grid, blocks, gram)
     return UniformWeight(encode(matrix, parameters, grid, blocks), parameters, grid, blocks)
 
 

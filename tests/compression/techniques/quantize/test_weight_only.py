@@ -108,6 +108,11 @@ def test_transformers_are_watched_and_their_tables_rounded(tmp_path: Path) -> No
     assert context.warnings == []
 
 
+def test_a_range_that_awq_would_not_heed_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave range at mse"):
+        WeightOnlyQuantize(algorithm="awq", range="percentile")
+
+
 def test_globs_and_tables_that_are_left_out_stay_as_they_are(open_onnx: Open, tmp_path: Path) -> None:
     model = open_onnx("mlp")
     first, second, *_ = model.weights()

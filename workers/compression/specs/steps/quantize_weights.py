@@ -40,6 +40,12 @@ class WeightOnlyQuantize(QuantizeStep):
     embeddings: bool = Field(True, description="Whether tables that rows are looked up in are quantized too.")
     samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most, by gptq and awq.")
 
+    @model_validator(mode="after")
+    def _one_search(self) -> "WeightOnlyQuantize":
+        if self.algorithm == "awq" and self.range != "mse":
+            raise ValueError("awq searches the ranges itself; leave range at mse")
+        return self
+
     def required(self) -> tuple[Need, ...]:
         """Only algorithms that look at activations need data."""
         return ("calibration",) if self.algorithm in {"gptq", "awq"} else ()
