@@ -86,12 +86,15 @@ def pieces(weights: Values | WeightPieces) -> Iterator[Values]:
 
 
 def _product(left: Values, right: Values) -> float:
-    """The inner product, in float32 where that loses nothing: a piece is short, and sums of pieces are float64."""
+    """The inner product, in float32 where that loses nothing: a piece is short, and sums of pieces are float64.
+
+    Not by BLAS, whose threads would wait for each other after every piece.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        found = float(left @ right)
+        found = float(np.sum(left * right))
     if _SMALLEST < abs(found) < _LARGEST or not left.any():
         return found
-    return float(left.astype(np.float64) @ right.astype(np.float64))
+    return float(np.sum(left.astype(np.float64) * right))
 
 
 def _side_by_side(first: Iterator[Values], second: Iterator[Values]) -> Iterator[tuple[Values, Values]]:

@@ -107,6 +107,10 @@ class TensorsModel(CompressibleModel):
         """Raises ``UnsupportedOperator``: tensors alone do not say how to compute with them."""
         raise UnsupportedOperator("The model is a set of tensors without a graph, so it cannot be run.")
 
+    def threads(self, count: int) -> None:
+        """One, however many there may be: pieces are so short that threads would mostly wait for each other."""
+        torch.set_num_threads(1)
+
     def stored_layers(self) -> Iterator[StoredLayer]:
         """One entry per tensor."""
         for name, tensor in self.stored.items():
