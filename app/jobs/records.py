@@ -75,7 +75,7 @@ class LeaseRecord(Record):
 
 
 class CheckpointRecord(Record):
-    """Where a training step of a job that has not ended stood last."""
+    """Where a step of a job that has not ended stood last."""
 
     __tablename__ = "checkpoints"
 
@@ -83,7 +83,7 @@ class CheckpointRecord(Record):
     step: Mapped[str] = mapped_column(String(100), primary_key=True)
     """Which step of the recipe, as the engine names it: ``recipe/0``."""
     update: Mapped[int] = mapped_column(BigInteger)
-    """How many updates of the weights it holds."""
+    """How many updates of the weights, or weights in few bits, it holds."""
     finished: Mapped[bool] = mapped_column(Boolean)
     sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
