@@ -128,7 +128,9 @@ def _show(client: Client, job: Job, as_json: bool) -> None:
     if as_json:
         print_json(job.model_dump(mode="json"))
     elif job.status == "succeeded":
-        out.print(before_after([(job.id, job.metrics or {})]))
+        # An analysis compresses nothing: its figures are in its report.
+        if job.metrics:
+            out.print(before_after([(job.id, job.metrics)]))
         for warning in job.warnings:
             err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
         for artifact in client.jobs.artifacts(job.id):

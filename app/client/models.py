@@ -7,7 +7,7 @@ from typing import Any
 
 from app.client.connection import Connection
 from app.client.inspection import wait_until_inspected
-from app.client.objects import Model
+from app.client.objects import Job, Model
 from app.client.pages import pages
 from app.client.uploads import upload
 
@@ -54,6 +54,17 @@ class Models:
         if name:
             body["name"] = name
         return Model.model_validate(self._connection.post("/v1/models", body))
+
+    def analyze(self, model_id: str, *, idempotency_key: str | None = None, **options: Any) -> Job:
+        """Queues a job that measures how sensitive the model is to the quantization of each layer.
+
+        Args:
+            model_id: Which model.
+            idempotency_key: Repeats with this key queue no second job.
+            options: The body of ``POST /v1/models/{id}/analyze``: ``data``, ``bits``, ``algorithm`` and so on.
+        """
+        answer = self._connection.post(f"/v1/models/{model_id}/analyze", options, idempotency_key=idempotency_key)
+        return Job.model_validate(answer)
 
     def wait(self, model_id: str, wait_seconds: float = 300.0) -> Model:
         """The model once it is ``ready``; raises ``Refused`` when it was rejected."""

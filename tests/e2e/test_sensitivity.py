@@ -1,12 +1,12 @@
 """Sensitivities over HTTP: measured once, shown, kept, and gone by in jobs that quantize."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 
+from app.client.client import Client
 from tests.e2e.conftest import Digits, accuracy
 from tests.live import LiveService
 
@@ -69,8 +69,8 @@ def test_without_data_inputs_are_made_up_and_said_to_be(service: LiveService, di
 
 
 def test_a_selection_of_nothing_fails_with_what_to_try(service: LiveService, digits: Digits) -> None:
-    response = service.client.post(f"/v1/models/{digits.model['id']}/analyze", json={"include": ["no such layer"]})
-    job = service.finished(response.json()["id"])
+    with Client(service.url) as client:
+        submitted = client.models.analyze(digits.model["id"], include=["no such layer"])
+    job = service.finished(submitted.id)
     assert (job["status"], job["error"]["code"]) == ("failed", "unsupported_technique")
     assert "include" in job["error"]["hint"]
-    assert json.dumps(job)
