@@ -113,17 +113,22 @@ def torch_half(subject: Subject) -> Figures:
 
 def torchao_weight_only(subject: Subject) -> Figures:
     """torchao's 8-bit weight-only configuration on the eager model, saved as torch saves it."""
-    folder = fetch("minilm-l6-hf")
-    original, quantized = BertModel.from_pretrained(folder).eval(), BertModel.from_pretrained(folder).eval()
+    quantized = BertModel.from_pretrained(fetch("minilm-l6-hf")).eval()
     quantize_(quantized, Int8WeightOnlyConfig())
+    return minilm_against(subject, quantized)
+
+
+def minilm_against(subject: Subject, changed: torch.nn.Module) -> Figures:
+    """A changed MiniLM, saved as torch saves it, against the original on the rows that ours was judged on."""
+    original = BertModel.from_pretrained(fetch("minilm-l6-hf")).eval()
     output = subject.folder / "peer.pt"
-    torch.save(quantized.state_dict(), output)
+    torch.save(changed.state_dict(), output)
     sums = FidelitySums()
     with torch.inference_mode():
         for feeds in _text_feeds(subject):
             pooled = [
-                datasets.pool(network(**feeds).last_hidden_state.numpy(), _as_numpy(feeds), "mean")
-                for network in (original, quantized)
+                datasets.pool(network(**feeds).last_hidden_state.float().numpy(), _as_numpy(feeds), "mean")
+                for network in (original, changed)
             ]
             sums.add(pooled[0], pooled[1], classes=False)
     return Figures(output.stat().st_size, None, sums.result().cosine)
