@@ -115,9 +115,8 @@ def compare(name: str, path: Path, bits: int, folder: Path) -> bool:
             flush=True,
         )
     won = bar is not None and bar[1]
-    print(
-        f"  the best integers {'lose' if won else 'win'}; of {len(INTEGERS)} ways to store them, {lost} win at their size"
-    )
+    outcome = "lose" if won else "win"
+    print(f"  the best integers {outcome}; at their own size {lost} of {len(INTEGERS)} win")
     return won
 
 
