@@ -33,7 +33,10 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(3.0, gt=0, description="How often a worker renews its leases.")
     sweep_seconds: float = Field(1.0, gt=0, description="Period of the sweeper.")
     checkpoint_seconds: float = Field(
-        30.0, gt=0, le=1e9, description="How often training and quantization are written down, to go on from if the worker is lost."
+        30.0,
+        gt=0,
+        le=1e9,
+        description="How often training and quantization are written down, to go on from if the worker is lost.",
     )
     kill_grace_seconds: float = Field(3.0, ge=0, description="Between SIGTERM and SIGKILL of a child.")
     blob_grace_seconds: float = Field(3600.0, ge=0, description="An unreferenced blob lives at least this long.")
