@@ -26,7 +26,7 @@ from workers.compression.techniques.quantize.dynamic.made_up_text import made_up
 from workers.compression.techniques.quantize.integer_layers.calibration import calibrate
 from workers.compression.techniques.quantize.integer_layers.judging import Judge, Judged
 from workers.compression.techniques.quantize.integer_layers.plan import Candidate, Choice, candidates, observed
-from workers.compression.techniques.quantize.onnx_storage import STORED, store_as_integers
+from workers.compression.techniques.quantize.onnx_storage import STORED, drop_notes, store_as_integers
 from workers.compression.techniques.quantize.targets import weights_for
 
 OPSET = 11
@@ -57,6 +57,7 @@ def quantize_dynamically(model: Model, spec: DynamicQuantize, context: Context) 
     if not done:
         raise UnsupportedTechnique(_why_nothing(len(found)), hint="Look at the model's layers for their names.")
     editor.apply()
+    drop_notes(model.proto)
     model.changed()
     _report(done, writer, context)
     return model

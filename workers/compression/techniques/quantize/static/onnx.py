@@ -28,7 +28,7 @@ from workers.compression.techniques.quantize.integer_layers.budget import (
 from workers.compression.techniques.quantize.integer_layers.calibration import calibrate, feeds
 from workers.compression.techniques.quantize.integer_layers.judging import Judge, Judged
 from workers.compression.techniques.quantize.integer_layers.plan import Candidate, candidates, observed
-from workers.compression.techniques.quantize.onnx_storage import store_as_integers
+from workers.compression.techniques.quantize.onnx_storage import drop_notes, store_as_integers
 from workers.compression.techniques.quantize.static.quantizing import QdqWriter
 from workers.compression.techniques.quantize.targets import fast_weights, precise_weights
 
@@ -135,6 +135,7 @@ def _rewrite(model: OnnxModel, kept: list[Judged], spec: StaticQuantize) -> int:
         if weight.is_selected(spec.include, spec.exclude) and place.value.name not in wanted:
             stored += store_as_integers(editor, weight, place, spec.granularity) is not None
     editor.apply()
+    drop_notes(model.proto)
     model.changed()
     return stored
 
