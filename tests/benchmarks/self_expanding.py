@@ -32,13 +32,10 @@ from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize_weights import KmeansQuantize
 
 MOST_BYTES, LEAST_COSINE = 12_500_000, 0.964
-RECIPES: dict[str, tuple[dict[str, object], ...]] = {
-    "codebook": ({},),
-    "codebook, scales of 32": ({"scale_group": 32},),
-    "codebook, scales of 64 and 16": (
-        {"scale_group": 64, "include": ("*embeddings*",)},
-        {"scale_group": 16, "exclude": ("*embeddings*",)},
-    ),
+RECIPES: dict[str, dict[str, object]] = {
+    "codebook": {},
+    "codebook, scales of 32": {"scale_group": 32},
+    "codebook, scales of 64": {"scale_group": 64},
 }
 PROBE = """
 import json, sys, time
@@ -94,13 +91,10 @@ def contenders(path: Path, folder: Path) -> Iterator[Contender]:
     original = _opened(path, folder)
     original.save(folder / "float.onnx")
     yield Contender("float", folder / "float.onnx")
-    for number, (label, steps) in enumerate(RECIPES.items()):
+    for number, (label, options) in enumerate(RECIPES.items()):
         model = _opened(path, folder)
-        if "embeddings" in str(steps) and not any(weight.role == "embedding" for weight in model.weights()):
-            continue
-        for step in steps:
-            spec = KmeansQuantize.model_validate({"bits": 4, **step})
-            handler_for(KmeansQuantize, ModelFormat.ONNX)(model, spec, Context(scratch=folder))
+        spec = KmeansQuantize.model_validate({"bits": 4, **options})
+        handler_for(KmeansQuantize, ModelFormat.ONNX)(model, spec, Context(scratch=folder))
         model.save(folder / f"{number}.onnx")
         yield Contender(f"4-bit {label}", folder / f"{number}.onnx")
     dense = _opened(folder / "0.onnx", folder)
