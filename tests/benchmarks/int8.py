@@ -120,7 +120,7 @@ class Comparison:
         arrays = {f"{number}/{name}": values for number, row in enumerate(rows) for name, values in row.items()}
         np.savez(self.folder / "feeds.npz", **arrays)
         kind = ("transformer",) if self.case.is_transformer else ()
-        script = Path(__file__).with_name("nncf_int8.py")
+        script = Path(__file__).parent / "peer_scripts" / "nncf_int8.py"
         prepared("nncf").run(script, self.float_path, self.folder / "feeds.npz", made, *kind)
 
     def _made(self, label: str, path: Path) -> Result:
