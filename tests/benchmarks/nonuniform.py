@@ -22,7 +22,6 @@ from workers.compression.context import Context
 from workers.compression.families.weights import CompressibleModel, Weight, WeightForm, as_compressible
 from workers.compression.registry import family, handler_for
 from workers.compression.specs.containers.sniffing import sniff_model
-from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.step import Step
 from workers.compression.specs.steps.quantize_weights import KmeansQuantize, WeightOnlyQuantize
 
@@ -91,10 +90,9 @@ def _energy(values: np.ndarray) -> float:
 
 def compare(name: str, path: Path, bits: int, folder: Path) -> bool:
     """Prints a network's files; whether codebooks win at the size of the integers that err least."""
-    scaled = SCALED if sniff_model(path) is ModelFormat.ONNX else []
     books = [
         store(path, KmeansQuantize.model_validate({"bits": bits, **found}), _label(found), folder)
-        for found in CODEBOOKS + scaled
+        for found in CODEBOOKS + SCALED
     ]
     lost = 0
     bar: tuple[Stored, bool] | None = None

@@ -10,7 +10,7 @@ from workers.compression.context import Context
 from workers.compression.families.weights import FloatForm, Weight, WeightForm
 from workers.compression.quantization import journal
 from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.codebook import CodebookWeight, GroupScales
 from workers.compression.quantization.recording import recorded
 from workers.compression.quantization.resuming import resumed, resumed_in_turn
 from workers.compression.quantization.uniform import Grid, quantize
@@ -18,7 +18,15 @@ from workers.compression.specs.messages import Checkpoint, CheckpointWritten, Ev
 from workers.compression.specs.steps.quantize_weights import WeightOnlyQuantize
 
 SPEC = WeightOnlyQuantize()
-SHAPES = {"a b/c": (5, 40), "affine": (7, 33), "books": (6, 10), "kept": (3, 3), "bf16": (4, 9), "float8": (8, 5)}
+SHAPES = {
+    "a b/c": (5, 40),
+    "affine": (7, 33),
+    "books": (6, 10),
+    "scaled": (6, 12),
+    "kept": (3, 3),
+    "bf16": (4, 9),
+    "float8": (8, 5),
+}
 WEIGHTS = [Weight(name, f"layer of {name}", shape, "float32", "linear", (0, 1)) for name, shape in SHAPES.items()]
 
 
@@ -29,6 +37,16 @@ def _a_checkpoint_after_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class CutOffError(Exception):
     """Stands for the death of the process."""
+
+
+def codebooks(random: np.random.Generator, values: np.ndarray, per_row: Blocks, *, scaled: bool) -> CodebookWeight:
+    codes = random.integers(0, 3, values.shape).astype(np.uint8)
+    books = np.sort(random.normal(size=(6, 1, 3)).astype(np.float32))
+    if not scaled:
+        return CodebookWeight(codes, books, 2, per_row)
+    own = random.integers(0, 5, (6, 3)).astype(np.uint8)
+    scales = GroupScales(own, random.normal(size=5).astype(np.float32), 4)
+    return CodebookWeight(codes, books[:1], 2, Blocks(per_row.shape, values.shape), scales)
 
 
 class Maker:
@@ -50,9 +68,8 @@ class Maker:
                 return quantize(values, Grid.of("minmax", 3), Blocks.of_matrix(weight.matrix_shape, "group"), "minmax")
             case "affine":
                 return quantize(values, Grid(signed=True, bits=5), per_row, "affine")
-            case "books":
-                books = np.sort(random.normal(size=(6, 1, 3)).astype(np.float32))
-                return CodebookWeight(random.integers(0, 3, values.shape).astype(np.uint8), books, 2, per_row)
+            case "books" | "scaled":
+                return codebooks(random, values, per_row, scaled=weight.name == "scaled")
             case "kept":
                 self.context.warn("kept stays float32")
                 return None
@@ -90,6 +107,7 @@ def same(first: list[tuple[Weight, WeightForm]], second: list[tuple[Weight, Weig
         for weight, form in made:
             description, arrays = recorded(form)
             yield weight, description, [(part, values.dtype, values.tolist()) for part, values in arrays.items()]
+            yield form.restored().tolist()
 
     return list(flat(first)) == list(flat(second))
 
@@ -162,7 +180,7 @@ def test_forms_that_are_made_in_one_pass_resume_too(tmp_path: Path) -> None:
     undisturbed = a_context(tmp_path, [])
     whole = list(resumed(WEIGHTS, Maker(undisturbed), SPEC, undisturbed))
     assert same(list(resumed_in_turn(WEIGHTS, make, SPEC, context)), whole)
-    assert asked == ["books", "kept", "bf16", "float8"]
+    assert asked == ["books", "scaled", "kept", "bf16", "float8"]
 
 
 def test_no_checkpoint_is_written_for_what_takes_no_time(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.messages import Compress, Compressed, Event, Log, ModelFile
 from workers.compression.specs.step import Step
 from workers.compression.specs.steps.quantize import BFloat16Quantize, Float8Quantize, Float16Quantize
-from workers.compression.specs.steps.quantize_weights import WeightOnlyQuantize
+from workers.compression.specs.steps.quantize_weights import KmeansQuantize, WeightOnlyQuantize
 
 MINMAX: Any = {"range": "minmax"}
 
@@ -75,6 +75,20 @@ def test_searching_the_range_beats_the_whole_range_and_hqq_is_no_worse(tmp_path:
     half_quadratic = noises(quantized(WeightOnlyQuantize(bits=3, algorithm="hqq"), tmp_path)[0])
     assert all(ours > theirs + 0.5 for ours, theirs in zip(searched, whole, strict=True))
     assert all(ours >= theirs for ours, theirs in zip(half_quadratic, searched, strict=True))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_scales_bring_one_codebook_past_integers_in_groups(bits: int, tmp_path: Path) -> None:
+    integers = quantized(WeightOnlyQuantize(bits=bits), tmp_path)[0]
+    plain = quantized(KmeansQuantize(bits=bits), tmp_path)[0]
+    scaled = quantized(KmeansQuantize(bits=bits, scale_group=16), tmp_path)[0]
+    scaled.save(tmp_path / "scaled.safetensors")
+    again = open_model(tmp_path / "scaled.safetensors", Context(scratch=tmp_path))
+    assert noises(again) == noises(scaled)
+    for others in (plain, integers):
+        assert all(ours > theirs + 0.5 for ours, theirs in zip(noises(scaled), noises(others), strict=True))
+    coarser = quantized(KmeansQuantize(bits=bits, scale_group=32), tmp_path)[0]
+    assert plain.size_bytes() < coarser.size_bytes() < min(integers.size_bytes(), scaled.size_bytes())
 
 
 def test_tables_globs_and_small_tensors_are_left_out(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def recorded(form: WeightForm | None) -> tuple[Description, Arrays]:
         return _uniform(form)
     if isinstance(form, CodebookWeight):
         described = Description(kind="codebook", bits=form.bits, lengths=form.blocks.lengths)
-        return described, {"codes": _packed(form.codes, form.bits), "codebooks": form.codebooks}
+        scales = form.scales
+        factors: Arrays = {} if scales is None else {"scale_codes": scales.codes, "scale_values": scales.values}
+        return described, {"codes": _packed(form.codes, form.bits), "codebooks": form.codebooks, **factors}
     if isinstance(form, FloatForm):
         stored = form.values.astype(DTYPES[form.dtype])
         scale = {} if form.scale is None else {"scale": form.scale}

@@ -1,6 +1,7 @@
 """Weights in few bits in files of tensors: what was stored is what comes back, here and in the user's own code."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from workers.compression.families.tensors.stored import StoredTensor, TensorFile
 from workers.compression.families.weights import FloatForm, Weight, WeightForm
 from workers.compression.layers import compare_layers, tensor_fidelity
 from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.codebook import CodebookWeight, GroupScales
 from workers.compression.quantization.uniform import Grid, quantize
 from workers.compression.specs.errors import InvalidModel
 from workers.compression.specs.formats import ModelFormat
@@ -59,6 +60,17 @@ def codebook(values: np.ndarray, bits: int, rows: int) -> CodebookWeight:
     return CodebookWeight(random.integers(0, entries, values.shape).astype(np.uint8), books, bits, blocks)
 
 
+def scaled(values: np.ndarray, bits: int, length: int, *, halves: bool) -> CodebookWeight:
+    """Groups of ``length`` columns, or whole rows where these cannot be divided so."""
+    found, random = codebook(values, bits, len(values)), np.random.default_rng(length)
+    length = length if values.shape[1] % length == 0 else values.shape[1]
+    factors, books = random.normal(size=11).astype(np.float32), found.codebooks
+    if halves:
+        factors, books = (array.astype(np.float16).astype(np.float32) for array in (factors, books))
+    own = random.integers(0, 11, (len(values), values.shape[1] // length)).astype(np.uint8)
+    return replace(found, codebooks=books, scales=GroupScales(own, factors, length))
+
+
 def floats(values: np.ndarray, dtype: Any, scaled: str) -> FloatForm:
     rounded = torch.from_numpy(values).to(getattr(torch, dtype)).float().numpy()
     shape = {"none": None, "tensor": (1, 1), "channel": (len(values), 1)}[scaled]
@@ -75,6 +87,8 @@ MAKERS: dict[str, Any] = {
     "codebook-3-channel": lambda values: codebook(values, 3, 1),
     "codebook-8-rows": lambda values: codebook(values, 8, 5),
     "codebook-1": lambda values: codebook(values, 1, len(values)),
+    "codebook-scaled": lambda values: scaled(values, 4, 5, halves=True),
+    "codebook-3-scaled": lambda values: scaled(values, 3, 2, halves=False),
     **{
         f"{dtype}-{scaled}": lambda values, d=dtype, s=scaled: floats(values, d, s)
         for dtype, scaled in (
@@ -127,6 +141,22 @@ def test_what_was_stored_comes_back_here_and_in_the_users_own_code(
         assert torch.equal(pasted["head"].float(), pasted["embed.weight"].float())
     assert "import pressroom" not in model.load_snippet(path.name)
     assert model.load_snippet(path.name) == again.load_snippet(path.name)
+
+
+@FORMATS
+def test_one_file_holds_weights_of_different_forms(
+    model_format: ModelFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = a_model(model_format, tmp_path)
+    kinds = {"embed.weight": "codebook-3-channel", "fc.weight": "codebook-scaled", "conv": "affine-4-group"}
+    forms = [(weight, MAKERS[kinds[weight.name]](model.matrix(weight))) for weight in model.weights()]
+    model.store(forms)
+    path = tmp_path / f"model{model.extension}"
+    model.save(path)
+    pasted = executed(model.load_snippet(path.name), tmp_path, monkeypatch)
+    for weight, form in forms:
+        assert np.array_equal(pasted[weight.name].numpy(), form.restored().reshape(weight.shape)), weight.name
+    assert pasted.keys() == {*kinds, "head", "fc.bias", "steps"}
 
 
 @FORMATS
@@ -211,6 +241,76 @@ def test_parts_that_do_not_fit_are_refused(fault: str, tmp_path: Path) -> None:
         if name == fault:
             with pytest.raises(InvalidModel):
                 joined(TensorFile(changed, shared, {KEY: layouts}))
+
+
+def damaged_scales() -> Iterator[tuple[str, str, StoredTensor | None]]:
+    """What is wrong, and the part that is replaced, or dropped."""
+    of = StoredTensor.of
+    yield "no codes", ".scale_codes", None
+    yield "no values", ".scales", None
+    yield "groups of unequal length", ".scale_codes", of(torch.zeros(33, 4, dtype=torch.uint8))
+    yield "no groups", ".scale_codes", of(torch.zeros(33, 0, dtype=torch.uint8))
+    yield "fewer rows", ".scale_codes", of(torch.zeros(32, 14, dtype=torch.uint8))
+    yield "codes that are no bytes", ".scale_codes", of(torch.zeros(33, 14, dtype=torch.int64))
+    yield "too many values", ".scales", of(torch.zeros(257))
+    yield "no value", ".scales", of(torch.zeros(0))
+    yield "a number", ".scales", of(torch.tensor(1.0))
+    yield "a table", ".scales", of(torch.zeros(2, 11))
+    yield "integers", ".scales", of(torch.zeros(11, dtype=torch.int32))
+    yield "a codebook that is a number", ".codebook", of(torch.tensor(1.0))
+    yield "several codebooks", ".codebook", of(torch.zeros(33, 1, 15))
+
+
+def is_refused(content: TensorFile) -> bool:
+    from workers.compression.families.tensors.packed_file import joined
+
+    try:
+        joined(content)
+    except InvalidModel:
+        return True
+    return False
+
+
+def test_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    from workers.compression.families.tensors.layout import KEY
+    from workers.compression.families.tensors.packed_file import joined, parted
+
+    model = a_model(ModelFormat.SAFETENSORS, tmp_path)
+    stored(model, MAKERS["codebook-scaled"])
+    tensors, shared, metadata = parted(model.content)
+    joined(TensorFile(tensors, shared, metadata))
+    for fault, suffix, part in damaged_scales():
+        changed = {name: tensor for name, tensor in tensors.items() if name != "fc.weight" + suffix}
+        if part is not None:
+            changed["fc.weight" + suffix] = part
+        assert is_refused(TensorFile(changed, shared, metadata)), fault
+    blocks = {**metadata, KEY: metadata[KEY].replace('"block":[33,70]', '"block":[1,70]')}
+    books = StoredTensor.of(torch.zeros(33, 1, 15))
+    assert is_refused(TensorFile({**tensors, "fc.weight.codebook": books}, shared, blocks))
+
+
+def test_codes_beyond_the_scales_are_refused(tmp_path: Path) -> None:
+    from workers.compression.families.tensors.packed_file import joined, parted
+
+    model = a_model(ModelFormat.SAFETENSORS, tmp_path)
+    stored(model, MAKERS["codebook-scaled"])
+    tensors, shared, metadata = parted(model.content)
+    beyond = StoredTensor.of(torch.full((33, 14), 11, dtype=torch.uint8))
+    again = joined(TensorFile({**tensors, "fc.weight.scale_codes": beyond}, shared, metadata))
+    with pytest.raises(InvalidModel, match="codebook"):
+        again.tensors["fc.weight"].load()
+
+
+def test_codebooks_and_scales_take_two_bytes_a_number_where_that_is_exact(tmp_path: Path) -> None:
+    model = a_model(ModelFormat.SAFETENSORS, tmp_path)
+    weight = next(found for found in model.weights() if found.name == "fc.weight")
+    sizes = {}
+    for halves in (True, False):
+        made = model.with_tensors(model.stored)
+        made.store([(weight, scaled(made.matrix(weight), 4, 5, halves=halves))])
+        sizes[halves] = made.stored["fc.weight"].nbytes
+    assert sizes[True] == 33 * 35 + 33 * 14 + 2 * (15 + 11)
+    assert sizes[False] == 33 * 35 + 33 * 14 + 4 * (15 + 11)
 
 
 def test_codes_beyond_a_codebook_are_refused(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def test_scaled_codebooks_are_nearer_than_a_plain_one(
 
 def test_scales_are_refused_where_they_cannot_be_stored() -> None:
     assert KmeansQuantize(scale_group=16).refusal(ModelFormat.PT2)
-    assert KmeansQuantize(scale_group=16).refusal(ModelFormat.ONNX) is None
+    for model_format in (ModelFormat.ONNX, ModelFormat.SAFETENSORS, ModelFormat.TORCH_STATE_DICT):
+        assert KmeansQuantize(scale_group=16).refusal(model_format) is None
     with pytest.raises(ValidationError, match="one codebook per weight"):
         KmeansQuantize(scale_group=16, granularity="channel")
 

@@ -13,11 +13,13 @@ uniform, 8 bits
     As its ``int-quantized``: ``<name>`` int8 in the weight's shape, ``<name>_scale``, ``<name>_zero_point`` int8; with
     ``<name>_offset`` the integers are uint8.
 codebook
-    ``<name>.codes`` uint8 (rows, bytes), ``<name>.codebook`` float32 (row blocks, column blocks, entries).
+    ``<name>.codes`` uint8 (rows, bytes), ``<name>.codebook`` (row blocks, column blocks, entries). A weight
+    with a single codebook may have ``<name>.scales``, up to 256 numbers; ``<name>.scale_codes`` uint8 (rows, groups)
+    names the one that the entries of a group are multiplied by. Groups are of equal length.
 float
     As its ``float-quantized``: ``<name>`` in 8-bit floats, ``<name>_scale`` one per row or a single one.
 
-Scales are float16 where that loses nothing.
+Scales and codebooks are float16 where that loses nothing, else float32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -93,7 +95,9 @@ def parts_of(form: WeightForm, shape: tuple[int, ...]) -> tuple[Layout, Arrays]:
         return _uniform(form, shape)
     if isinstance(form, CodebookWeight):
         layout = Layout(kind="codebook", shape=shape, bits=form.bits, block=_block(form.blocks.lengths))
-        return layout, {".codes": _packed(form.codes, form.bits), ".codebook": form.codebooks}
+        scales = form.scales
+        factors: Arrays = {} if scales is None else {".scale_codes": scales.codes, ".scales": _short(scales.values)}
+        return layout, {".codes": _packed(form.codes, form.bits), ".codebook": _short(form.codebooks), **factors}
     values = form.values.astype(DTYPES[form.dtype]).reshape(shape)
     rows, columns = form.values.shape
     scale = {} if form.scale is None else {"_scale": form.scale}
@@ -141,10 +145,10 @@ def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     return packed
 
 
-def _short(scale: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+def _short(values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     with np.errstate(over="ignore", under="ignore"):
-        half = scale.astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), scale) else scale
+        half = values.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), values) else values
 
 
 def _block(lengths: tuple[int, ...]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from workers.compression.coding.packing import unpack, unpack_words
 from workers.compression.families.tensors.layout import Layout, row_pieces
 from workers.compression.families.tensors.stored import StoredTensor, to_numpy
 from workers.compression.quantization.blocks import Blocks
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.codebook import CodebookWeight, GroupScales
 from workers.compression.quantization.uniform import Parameters, decode
 from workers.compression.specs.errors import InvalidModel
 
@@ -97,7 +97,8 @@ def _uniform(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]]) -> Rows:
 
 def _codebook(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]]) -> Rows:
     columns = layout.matrix_shape[1]
-    streams, books = arrays[".codes"], arrays[".codebook"]
+    streams, books = arrays[".codes"], arrays[".codebook"].astype(np.float32)
+    factors = arrays[".scales"].astype(np.float32) if ".scales" in arrays else None
     missing = -columns % 8
 
     def restored(piece: slice) -> Floats:
@@ -109,7 +110,11 @@ def _codebook(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]]) -> Rows:
         (found, *_), blocks = _parameters(layout, piece, books)
         if found is None:
             raise TypeError("codebooks are never missing")
-        return CodebookWeight(codes, found, layout.bits, blocks).restored()
+        scales = None
+        if factors is not None:
+            own = arrays[".scale_codes"][piece]
+            scales = GroupScales(own, factors, columns // own.shape[1])
+        return CodebookWeight(codes, found, layout.bits, blocks, scales).restored()
 
     return restored
 
@@ -148,9 +153,13 @@ def _check(name: str, layout: Layout, parts: Mapping[str, StoredTensor]) -> None
     shapes = {suffix: part.shape for suffix, part in parts.items()}
     wanted: dict[str, tuple[int, ...]] = {}
     if layout.kind == "codebook":
-        entries = shapes.get(".codebook", (0,))[-1]
+        entries = _last(shapes.get(".codebook"))
         wanted = {".codes": (rows, -(-columns * bits // 8)), ".codebook": (*counts, entries)}
         fine = 0 < entries <= 1 << bits
+        if ".scales" in shapes:
+            count, groups = _last(shapes[".scales"]), _last(shapes.get(".scale_codes"))
+            fine = fine and counts == (1, 1) and 0 < count <= 256 and groups > 0 and columns % groups == 0
+            wanted |= {".scales": (count,), ".scale_codes": (rows, groups)}
     elif layout.kind == "float":
         wanted = {"": layout.shape, "_scale": counts}
         fine = counts[1] == 1 and counts[0] in {1, rows}
@@ -174,9 +183,15 @@ _TYPES: Mapping[str, frozenset[torch.dtype]] = {
     "_offset": frozenset({torch.float32}),
     "_shape": frozenset({torch.int64}),
     ".codes": frozenset({torch.uint8}),
-    ".codebook": frozenset({torch.float32}),
+    ".codebook": frozenset({torch.float16, torch.float32}),
+    ".scales": frozenset({torch.float16, torch.float32}),
+    ".scale_codes": frozenset({torch.uint8}),
 }
 SUFFIXES = tuple(_TYPES)
+
+
+def _last(shape: tuple[int, ...] | None) -> int:
+    return shape[-1] if shape else 0
 
 
 def _strange(suffix: str, dtype: torch.dtype) -> bool:

@@ -28,7 +28,13 @@ for name, how in layouts["weights"].items():
 """
 
 _CODEBOOK = """\
-values = tensors.pop(name + ".codebook")[r, c, codes(tensors.pop(name + ".codes"), bits, columns).long()]
+values = tensors.pop(name + ".codebook").float()[r, c, codes(tensors.pop(name + ".codes"), bits, columns).long()]
+"""
+
+_SCALED_CODEBOOK = f"""\
+{_CODEBOOK}\
+scales = tensors.pop(name + ".scales").float()[tensors.pop(name + ".scale_codes").long()]
+values = values * scales.repeat_interleave(columns // scales.shape[1], 1)
 """
 
 _FLOAT = """\
@@ -55,6 +61,7 @@ values = (tensors.pop(name).reshape(rows, columns).float() - zero) * tensors.pop
 """
 
 _BRANCHES = {
+    'name + ".scales" in tensors': _SCALED_CODEBOOK,
     'how["kind"] == "codebook"': _CODEBOOK,
     'how["kind"] == "float"': _FLOAT,
     'name + "_offset" in tensors': _OFFSET,
@@ -112,6 +119,8 @@ def _snippet(opening: str, quantized: list[QuantizedTensor], result: str) -> str
 
 def _condition(tensor: QuantizedTensor) -> str:
     layout = tensor.layout
+    if ".scales" in tensor.parts:
+        return 'name + ".scales" in tensors'
     if layout.kind != "uniform":
         return f'how["kind"] == "{layout.kind}"'
     if "_offset" in tensor.parts:
