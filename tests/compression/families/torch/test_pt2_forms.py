@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from workers.compression.families.torch.pt2_model import Pt2Model
 from workers.compression.families.torch.pt2_notes import NOTES_NAME, read_notes
 from workers.compression.families.weights import FloatForm, FloatType, Weight, WeightForm
 from workers.compression.quantization.blocks import Blocks, Granularity
-from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.codebook import CodebookWeight, GroupScales
 from workers.compression.quantization.uniform import Grid, Scheme, quantize
 from workers.compression.specs.errors import InvalidModel
 
@@ -79,6 +80,21 @@ def codebook(bits: int, rows: int | None) -> Form:
     return form
 
 
+def scaled_codebook(bits: int, most: int) -> Form:
+    """Groups of the most inputs up to ``most`` that divide them."""
+
+    def form(weight: Weight, matrix: np.ndarray) -> WeightForm:
+        plain = codebook(bits, None)(weight, matrix)
+        assert isinstance(plain, CodebookWeight)
+        rows, columns = weight.matrix_shape
+        length = next(length for length in range(most, 0, -1) if columns % length == 0)
+        random = np.random.default_rng(1)
+        own = random.integers(0, 9, (rows, columns // length)).astype(np.uint8)
+        return replace(plain, scales=GroupScales(own, random.normal(size=9).astype(np.float32), length))
+
+    return form
+
+
 def floats(dtype: FloatType, *, scaled: bool) -> Form:
     def form(weight: Weight, matrix: np.ndarray) -> WeightForm:
         scale = np.abs(matrix).max(axis=1, keepdims=True) / 256 + 1e-6 if scaled else None
@@ -100,6 +116,8 @@ FORMS = {
     "codes-3-channel": codebook(3, 1),
     "codes-4-rows": codebook(4, 8),
     "codes-8-tensor": codebook(8, None),
+    "codes-4-scaled": scaled_codebook(4, 16),
+    "codes-8-scaled": scaled_codebook(8, 50),
     "float8": floats("float8_e4m3fn", scaled=True),
     "float8-wide": floats("float8_e5m2", scaled=True),
     "float8-bare": floats("float8_e4m3fn", scaled=False),
@@ -110,7 +128,7 @@ FORMS = {
 
 QUICK = (
     "3-affine-group", "4-affine-block", "4-symmetric-group", "7-minmax-channel", "8-affine-group", "codes-4-rows",
-    "float8", "bfloat16",
+    "codes-4-scaled", "float8", "bfloat16",
 )  # fmt: skip
 ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in FORMS]
 
@@ -162,7 +180,9 @@ def assert_counted(made: Pt2Model, forms: list[tuple[Weight, WeightForm]], befor
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("name", ["4-affine-group", "8-symmetric-group", "4-minmax-channel", "codes-4-rows", "float8"])
+@pytest.mark.parametrize(
+    "name", ["4-affine-group", "8-symmetric-group", "4-minmax-channel", "codes-4-rows", "codes-4-scaled", "float8"]
+)
 def test_weights_of_other_types_are_restored_in_their_own(
     name: str, dtype: torch.dtype, tmp_path: Path, context: Context
 ) -> None:
@@ -229,6 +249,41 @@ def test_codes_beyond_their_codebooks_are_refused(layers_file: Path, tmp_path: P
     state["linear.weight_codebook"] = books.reshape(-1, 16)[:, :15].reshape(-1, 1).clone()
     note = read_notes(state)["linear.weight"]
     with pytest.raises(InvalidModel, match="beyond its codebooks"):
+        read_back("linear.weight", note, state)
+
+
+MISFITS: list[tuple[str, torch.Tensor | None]] = [
+    ("codes", None),
+    ("values", None),
+    ("codes", torch.zeros(21, 3, dtype=torch.uint8)),
+    ("codes", torch.zeros(21, 0, dtype=torch.uint8)),
+    ("codes", torch.zeros(20, 17, dtype=torch.uint8)),
+    ("codes", torch.zeros(21 * 17, dtype=torch.uint8)),
+    ("codes", torch.zeros(21, 17, dtype=torch.int32)),
+    ("values", torch.zeros(257, 1)),
+    ("values", torch.zeros(0, 1)),
+    ("values", torch.tensor(1.0)),
+    ("values", torch.zeros(9, 1, dtype=torch.int32)),
+]
+
+
+def test_scales_of_groups_that_do_not_fit_are_refused(layers_file: Path, tmp_path: Path, context: Context) -> None:
+    model, _ = stored(layers_file, "codes-4-scaled", tmp_path / "stored.pt2", context)
+    state = dict(model.program.state_dict)
+    assert state["linear.weight_scale_codes"].shape == (21, 17)
+    assert "linear.weight" in read_notes(state)
+    for part, values in MISFITS:
+        changed = {name: tensor for name, tensor in state.items() if name != f"linear.weight_scale_{part}"}
+        with pytest.raises(InvalidModel):
+            read_notes(changed if values is None else {**changed, f"linear.weight_scale_{part}": values})
+
+
+def test_codes_beyond_the_scales_are_refused(layers_file: Path, tmp_path: Path, context: Context) -> None:
+    model, _ = stored(layers_file, "codes-4-scaled", tmp_path / "stored.pt2", context)
+    state = dict(model.program.state_dict)
+    state["linear.weight_scale_values"] = state["linear.weight_scale_values"][:8].clone()
+    note = read_notes(state)["linear.weight"]
+    with pytest.raises(InvalidModel, match="beyond its scales"):
         read_back("linear.weight", note, state)
 
 

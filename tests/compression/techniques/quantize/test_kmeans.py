@@ -150,10 +150,19 @@ def test_scaled_codebooks_are_nearer_than_a_plain_one(
     assert cosine(exact, logits(scaled, digits("mlp"))) > cosine(exact, logits(plain, digits("mlp")))
 
 
-def test_scales_are_refused_where_they_cannot_be_stored() -> None:
-    assert KmeansQuantize(scale_group=16).refusal(ModelFormat.PT2)
-    for model_format in (ModelFormat.ONNX, ModelFormat.SAFETENSORS, ModelFormat.TORCH_STATE_DICT):
-        assert KmeansQuantize(scale_group=16).refusal(model_format) is None
+def test_an_exported_program_restores_scaled_codebooks(digits: Digits, tmp_path: Path) -> None:
+    model = ModelFile(path=str(trained.write_pt2("mlp", tmp_path / "mlp.pt2")), format=ModelFormat.PT2)
+    exact = logits(family(ModelFormat.PT2).open_model(Path(model.path), Context(scratch=tmp_path)), digits("mlp"))
+    scaled, plain = (
+        attempt(tmp_path / name, model, [KmeansQuantize.model_validate({"bits": 2, **found})], Data())
+        for name, found in (("a", {"scale_group": 16}), ("b", {"granularity": "tensor"}))
+    )
+    nearness = [cosine(exact, logits(_opened(made), digits("mlp"))) for made in (scaled, plain)]
+    assert nearness[0] > nearness[1]
+    assert all(layer.bits < 3.3 for layer in _opened(scaled).stored_layers())
+
+
+def test_scales_go_with_one_codebook_for_each_weight() -> None:
     with pytest.raises(ValidationError, match="one codebook per weight"):
         KmeansQuantize(scale_group=16, granularity="channel")
 

@@ -11,7 +11,9 @@ from workers.compression.coding.packing import pack, unpack
 from workers.compression.families.torch.pt2_notes import (
     CODEBOOK_SUFFIX,
     OFFSET_SUFFIX,
+    SCALE_CODES_SUFFIX,
     SCALE_SUFFIX,
+    SCALE_VALUES_SUFFIX,
     START_SUFFIX,
     ZERO_POINT_SUFFIX,
     Note,
@@ -23,6 +25,15 @@ from workers.compression.families.torch.storage import CodebookStorage, IntegerW
 from workers.compression.specs.errors import InvalidModel
 
 SHIFTS_PREFIX: Final = "quantization_shifts"
+_SUFFIXES: Final = (
+    SCALE_SUFFIX,
+    ZERO_POINT_SUFFIX,
+    OFFSET_SUFFIX,
+    CODEBOOK_SUFFIX,
+    START_SUFFIX,
+    SCALE_CODES_SUFFIX,
+    SCALE_VALUES_SUFFIX,
+)
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -46,6 +57,8 @@ def _codebook_parameters(stored: CodebookStorage) -> dict[str, torch.Tensor]:
     if books > 1:
         book = torch.arange(len(stored.codes), dtype=torch.int32) // stored.rows
         found[START_SUFFIX] = (book * entries).to(torch.int32).reshape(-1, 1)
+    if stored.scale_codes is not None and stored.scales is not None:
+        found |= {SCALE_CODES_SUFFIX: stored.scale_codes, SCALE_VALUES_SUFFIX: stored.scales.reshape(-1, 1)}
     return found
 
 
@@ -93,8 +106,7 @@ def _unpacked_planes(planes: Iterable[torch.Tensor], note: Note) -> torch.Tensor
 
 def buffers_of(name: str, note: Note, tensors: Tensors) -> list[str]:
     """The names of all buffers of one weight that there are."""
-    suffixes = (SCALE_SUFFIX, ZERO_POINT_SUFFIX, OFFSET_SUFFIX, CODEBOOK_SUFFIX, START_SUFFIX)
-    return [other for other in (*plane_names(name, note.bits), *(name + end for end in suffixes)) if other in tensors]
+    return [other for other in (*plane_names(name, note.bits), *(name + end for end in _SUFFIXES)) if other in tensors]
 
 
 def read_back(name: str, note: Note, tensors: Tensors) -> Quantized:
@@ -105,7 +117,12 @@ def read_back(name: str, note: Note, tensors: Tensors) -> Quantized:
         codes = _unpacked_planes(planes, note)
         if int(codes.max()) >= books.shape[1]:
             raise InvalidModel(f"Codes of {name[:200]!r} lie beyond its codebooks.", reason="pt2_weights")
-        return CodebookStorage(codes, books, note.bits, note.lengths[0], note.place)
+        scale_codes, scales = (tensors.get(name + suffix) for suffix in (SCALE_CODES_SUFFIX, SCALE_VALUES_SUFFIX))
+        if scale_codes is None or scales is None:
+            return CodebookStorage(codes, books, note.bits, note.lengths[0], note.place)
+        if int(scale_codes.max()) >= len(scales):
+            raise InvalidModel(f"Codes of {name[:200]!r} lie beyond its scales.", reason="pt2_weights")
+        return CodebookStorage(codes, books, note.bits, note.lengths[0], note.place, scale_codes, scales.reshape(-1))
     scales = tensors[name + SCALE_SUFFIX].reshape(note.counts)
     if note.kind == "floats":
         return ScaledFloats(planes[0], scales, note.place)

@@ -23,6 +23,8 @@ ZERO_POINT_SUFFIX: Final = "_zero_point"
 OFFSET_SUFFIX: Final = "_offset"
 CODEBOOK_SUFFIX: Final = "_codebook"
 START_SUFFIX: Final = "_codebook_start"
+SCALE_CODES_SUFFIX: Final = "_scale_codes"
+SCALE_VALUES_SUFFIX: Final = "_scale_values"
 _PLANE_WIDTHS: Final = (8, 4, 2, 1)
 _DTYPES: Final = {
     str(dtype).removeprefix("torch."): dtype
@@ -202,7 +204,8 @@ def _fits(name: str, note: Note, tensors: Tensors) -> bool:
         return False
     if note.kind == "codes":
         books = tensors.get(name + CODEBOOK_SUFFIX)
-        return width == columns and books is not None and _are_books(books, note)
+        fits = width == columns and books is not None and _are_books(books, note)
+        return fits and _are_group_scales(name, note, tensors)
     scale, zero, offset = (tensors.get(name + suffix) for suffix in (SCALE_SUFFIX, ZERO_POINT_SUFFIX, OFFSET_SUFFIX))
     found = [parameter for parameter in (scale, zero, offset) if parameter is not None]
     floats = all(parameter.is_floating_point() for parameter in (scale, offset) if parameter is not None)
@@ -212,6 +215,17 @@ def _fits(name: str, note: Note, tensors: Tensors) -> bool:
         and (zero is None or zero.dtype == torch.int8)
         and all(tuple(parameter.shape) == note.scale_shape for parameter in found)
     )
+
+
+def _are_group_scales(name: str, note: Note, tensors: Tensors) -> bool:
+    """Whether there are none, or codes of one scale for each of a row's equally long groups, and those scales."""
+    codes, values = (tensors.get(name + suffix) for suffix in (SCALE_CODES_SUFFIX, SCALE_VALUES_SUFFIX))
+    if codes is None or values is None:
+        return codes is values
+    (rows, columns), few = note.matrix_shape, values.dim() == 2 and values.shape[1] == 1 and 0 < len(values) <= 256
+    by_group = codes.dim() == 2 and len(codes) == rows and codes.shape[1] > 0 and columns % codes.shape[1] == 0
+    right_types = codes.dtype == torch.uint8 and values.is_floating_point()
+    return few and by_group and right_types and note.counts[0] == 1
 
 
 def _are_books(books: torch.Tensor, note: Note) -> bool:

@@ -15,7 +15,9 @@ from workers.compression.families.torch.pt2_editing import Editor, add_buffer
 from workers.compression.families.torch.pt2_notes import (
     CODEBOOK_SUFFIX,
     OFFSET_SUFFIX,
+    SCALE_CODES_SUFFIX,
     SCALE_SUFFIX,
+    SCALE_VALUES_SUFFIX,
     START_SUFFIX,
     ZERO_POINT_SUFFIX,
     Note,
@@ -230,7 +232,17 @@ class _Restoring:
             codes = self._cast(codes, torch.int32)
         else:
             codes = self._call(_ATEN.add.Tensor, codes, self._looked_up(starts))
-        return self._call(_ATEN.squeeze.dim, self._call(_ATEN.embedding.default, books, codes), -1)
+        values = self._call(_ATEN.squeeze.dim, self._call(_ATEN.embedding.default, books, codes), -1)
+        scale_codes = self._buffers.parameter(SCALE_CODES_SUFFIX)
+        return values if scale_codes is None else self._scaled_groups(values, scale_codes)
+
+    def _scaled_groups(self, values: Node, scale_codes: Node) -> Node:
+        """Entries of a codebook, those of each group times its scale."""
+        groups = scale_codes.meta["val"].shape[1]
+        own = self._cast(self._looked_up(scale_codes), torch.int32)
+        factors = self._call(_ATEN.embedding.default, self._buffers.parameter(SCALE_VALUES_SUFFIX), own)
+        grouped = self._call(_ATEN.unflatten.int, values, -1, [groups, self._note.matrix_shape[1] // groups])
+        return self._call(_ATEN.flatten.using_ints, self._call(_ATEN.mul.Tensor, grouped, factors), -2, -1)
 
 
 def _scaled_linear(buffers: _Buffers, user: Node) -> Node:

@@ -106,6 +106,8 @@ class CodebookStorage:
         bits: Of the codes, 1 to 8.
         rows: Rows to a codebook; the last one may have fewer.
         place: What the matrix is part of.
+        scale_codes: uint8, shape (outputs, groups): the scale of each group of inputs; None for no scales.
+        scales: Float, shape (scales,), with ``scale_codes``.
     """
 
     codes: torch.Tensor
@@ -113,11 +115,17 @@ class CodebookStorage:
     bits: int
     rows: int
     place: Place
+    scale_codes: torch.Tensor | None = None
+    scales: torch.Tensor | None = None
 
     def expanded(self) -> torch.Tensor:
         """The weight as the model computes with it."""
         book = torch.arange(len(self.codes)) // self.rows
-        return self.place.tensor(self.codebooks[book[:, None], self.codes.int()])
+        matrix = self.codebooks[book[:, None], self.codes.int()]
+        if self.scale_codes is not None and self.scales is not None:
+            groups = matrix.reshape(*self.scale_codes.shape, -1)
+            matrix = (groups * self.scales[self.scale_codes.int()].unsqueeze(2)).flatten(1)
+        return self.place.tensor(matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +170,7 @@ def storage_of(weight: Weight, form: WeightForm) -> Storage:
     """
     place = Place.of(weight)
     if isinstance(form, CodebookWeight):
-        books = torch.from_numpy(form.codebooks.reshape(-1, form.codebooks.shape[-1])).to(_scale_type(place.dtype))
-        return CodebookStorage(torch.from_numpy(form.codes), books, form.bits, form.blocks.lengths[0], place)
+        return _codes(form, place)
     if isinstance(form, FloatForm):
         dtype: torch.dtype = getattr(torch, form.dtype)
         if form.scale is None:
@@ -171,6 +178,15 @@ def storage_of(weight: Weight, form: WeightForm) -> Storage:
         scales = torch.from_numpy(np.array(form.scale, np.float32)).to(_scale_type(place.dtype))
         return ScaledFloats(torch.from_numpy(form.values).to(dtype), scales, place)
     return _integers(form, place)
+
+
+def _codes(form: CodebookWeight, place: Place) -> CodebookStorage:
+    codes, books = torch.from_numpy(form.codes), torch.from_numpy(form.codebooks.reshape(-1, form.codebooks.shape[-1]))
+    if form.scales is None:
+        return CodebookStorage(codes, books.to(_scale_type(place.dtype)), form.bits, form.blocks.lengths[0], place)
+    # In float32, so that only their product is rounded to the weight's type.
+    scale_codes, scales = torch.from_numpy(form.scales.codes), torch.from_numpy(form.scales.values)
+    return CodebookStorage(codes, books, form.bits, form.blocks.lengths[0], place, scale_codes, scales)
 
 
 def _integers(form: UniformWeight, place: Place) -> IntegerWeight:

@@ -100,9 +100,7 @@ class KmeansQuantize(QuantizeStep):
         return (*calibration, *(self.recovery.required() if self.recovery else ()))
 
     def refusal(self, model_format: ModelFormat) -> str | None:
-        """Bare tensors can be neither run nor trained; graphs of torch hold codebooks without scales."""
-        if self.scale_group and model_format is ModelFormat.PT2:
-            return "scale_group is stored in ONNX files and files of tensors, not in pt2: leave it at 0."
+        """Bare tensors can be neither run nor trained."""
         if model_format in TENSOR_FORMATS and self.required():
             return f"A {model_format.value} model can be neither run nor trained: leave sensitivity and recovery out."
         return None
