@@ -13,13 +13,13 @@ from workers.compression.specs.step import Step
 def _load_step_classes() -> tuple[type[Step], ...]:
     for module in sorted(pkgutil.iter_modules(steps.__path__), key=lambda found: found.name):
         importlib.import_module(f"{steps.__name__}.{module.name}")
-    found: list[type[Step]] = []
+    found: set[type[Step]] = set()  # a step that trains and quantizes is a subclass of both
     waiting = list(Step.__subclasses__())
     while waiting:
         step = waiting.pop(0)
         waiting.extend(step.__subclasses__())
         if isinstance(step.model_fields["method"].default, str):
-            found.append(step)
+            found.add(step)
     return tuple(sorted(found, key=lambda step: step.key()))
 
 
