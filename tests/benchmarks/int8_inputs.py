@@ -30,7 +30,8 @@ class Case:
     Args:
         metric: What ``score`` is called.
         answers: Outputs on the rows that it is judged on, one row each.
-        score: The task's metric of such outputs.
+        score: The task's metric of such outputs on some of the examples, given by their positions.
+        examples: How many there are.
     """
 
     name: str
@@ -38,7 +39,8 @@ class Case:
     calibration: Dataset
     metric: str
     answers: Callable[[OnnxModel], Array]
-    score: Callable[[Array], float]
+    score: Callable[[Array, Array], float]
+    examples: int
     is_transformer: bool = False
 
 
@@ -127,16 +129,18 @@ def _minilm(folder: Path) -> Case:
         ]
         return np.concatenate(found)
 
-    def score(vectors: Array) -> float:
+    scores = np.array([float(pair[2]) for pair in pairs])
+
+    def score(vectors: Array, chosen: Array) -> float:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         order = np.argsort(parts[0].order)
         unit = unit[: 2 * len(pairs)][order]
         likeness = (unit[: len(pairs)] * unit[len(pairs) :]).sum(axis=1)
-        return float(spearmanr(likeness, [float(pair[2]) for pair in pairs]).statistic)
+        return float(spearmanr(likeness[chosen], scores[chosen]).statistic)
 
     calibration = sentence_rows(folder, "lee_background.cor", CALIBRATION_ROWS)
     name = "all-MiniLM-L6-v2"
-    return Case(name, minilm_onnx(folder), calibration, "spearman", answers, score, is_transformer=True)
+    return Case(name, minilm_onnx(folder), calibration, "spearman", answers, score, len(pairs), is_transformer=True)
 
 
 def _digits(folder: Path, name: str, path: Path, shape: tuple[int, ...]) -> Case:
@@ -150,5 +154,6 @@ def _digits(folder: Path, name: str, path: Path, shape: tuple[int, ...]) -> Case
         open_dataset(DatasetFile(path=str(rows), format=DatasetFormat.NPZ)),
         "accuracy",
         lambda model: model.run({"input": images})[0],
-        lambda logits: float(np.mean(logits.argmax(axis=1) == labels)),
+        lambda logits, chosen: float(np.mean((logits.argmax(axis=1) == labels)[chosen])),
+        len(labels),
     )
