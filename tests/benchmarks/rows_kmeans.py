@@ -50,7 +50,7 @@ ROWS = (
         inputs.word_pairs, "spearman", "onnxruntime MatMulNBits, 4 bits, groups of 32", onnxruntime_nbits,
     ),
     Row(
-        KMEANS, "CREPE tiny, state dict", inputs.crepe, SYNTHETIC, None, "fidelity",
+        KMEANS | {"scale_group": 16}, "CREPE tiny, state dict", inputs.crepe, SYNTHETIC, None, "fidelity",
         "scikit-learn KMeans per tensor, codes packed, torch.save", sklearn_kmeans,
     ),
 )  # fmt: skip

@@ -6,8 +6,6 @@ from hypothesis.extra import numpy as arrays
 
 from workers.compression.quantization.blocks import Blocks, Granularity
 from workers.compression.quantization.uniform import Grid, Scheme, channel_axes, quantize
-from workers.compression.specs.job import Target
-from workers.compression.techniques.quantize.targets import weight_grid
 
 KERNEL_GRIDS = [Grid(signed=signed, bits=bits) for signed in (True, False) for bits in (7, 8)]
 SCHEMES: tuple[Scheme, ...] = ("affine", "symmetric", "minmax")
@@ -115,17 +113,3 @@ def test_blocks_come_apart_and_together_again(shape: tuple[int, ...], lengths: t
     for place in np.ndindex(*shape):
         block = tuple(slice(i // n * n, (i // n + 1) * n) for i, n in zip(place, blocks.lengths, strict=True))
         assert highest[place] == values[block].max()
-
-
-@pytest.mark.parametrize(
-    ("hardware", "scheme", "grid"),
-    [
-        ("cpu-avx2", "auto", Grid(signed=False)),
-        ("cpu-avx2", "symmetric", Grid(signed=True, bits=7)),
-        ("cpu-vnni", "auto", Grid(signed=True)),
-        ("cpu-arm64", "symmetric", Grid(signed=True)),
-        ("cpu-vnni", "affine", Grid(signed=False)),
-    ],
-)
-def test_weights_never_saturate_on_their_target(hardware: str, scheme: str, grid: Grid) -> None:
-    assert weight_grid(Target(hardware=hardware), scheme) == grid

@@ -16,6 +16,9 @@ GroupSize = Literal[16, 32, 64, 128, 256]
 class WeightOnlyQuantize(QuantizeStep):
     """Weights as integers of 2 to 8 bits, computed with in float.
 
+    One exception: ONNX matrices of at least two million values in 4-bit groups multiply packed, by ``MatMulNBits``,
+    which rounds activations to 8 bits.
+
     ``rtn`` rounds to nearest; ``hqq`` goes on from the range and moves zero points and steps to where the error without
     outliers is least (Badri and Shaji 2023); ``gptq`` makes up for the error of each column in the following ones
     (arXiv:2210.17323); ``awq`` chooses each group's range by the error of the layer's outputs, so that columns which
