@@ -1,6 +1,6 @@
 """Static 8-bit quantization of ONNX models: ranges from calibration rows, layers that would suffer left out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from onnx import ModelProto
@@ -95,10 +95,14 @@ def _quantize_within_budget(
     exact = [model.run(batch) for batch in feeds(dataset, model)]
     original = ModelProto()
     original.CopyFrom(model.proto)
-    for number, (judged, kept) in enumerate(_attempts(judges, found)):
+
+    def attempt(kept: list[Judged]) -> tuple[int, float]:
         model.proto.CopyFrom(original)
         stored = _rewrite(model, kept, spec)
-        closeness = closeness_db(exact, [model.run(batch) for batch in feeds(dataset, model)])
+        return stored, closeness_db(exact, [model.run(batch) for batch in feeds(dataset, model)])
+
+    for number, (judged, kept) in enumerate(_attempts(judges, found, lambda layer: attempt([layer])[1])):
+        stored, closeness = attempt(kept)
         context.progress(0.8 + 0.2 * number / MAX_ROUNDS, f"{len(kept)} layers, {closeness:.1f} dB")
         if closeness >= OUTPUT_BUDGET_DB:
             _report(kept, judged, stored, closeness, context)
@@ -110,12 +114,22 @@ def _quantize_within_budget(
     )
 
 
-def _attempts(judges: list[Judge], found: list[Candidate]) -> Iterator[tuple[list[Judged], list[Judged]]]:
-    """All layers as judged, and those to quantize; from the last judge on, ever fewer of the worst."""
+def _attempts(
+    judges: list[Judge], found: list[Candidate], alone_db: Callable[[Judged], float]
+) -> Iterator[tuple[list[Judged], list[Judged]]]:
+    """All layers as judged, and those to quantize; from the last judge on, ever fewer of the worst.
+
+    Which are the worst is told by the model's outputs with one layer rounded at a time: where a single channel holds
+    nearly all of an activation's energy, a layer's own error says nothing.
+    """
+    judged: list[Judged] = []
     for judge in judges:
         judged = [judge.refine(layer) for layer in judge.judge(found)]
-        rounds = MAX_ROUNDS if judge is judges[-1] else 1
-        for kept in fewer_and_fewer(judged, lambda layer: layer.sqnr_db, rounds):
+        for kept in fewer_and_fewer(judged, lambda layer: layer.sqnr_db, rounds=1):
+            yield judged, kept
+    effects = {layer.weight: alone_db(layer) for layer in judged}
+    for kept in fewer_and_fewer(judged, lambda layer: effects[layer.weight], MAX_ROUNDS):
+        if len(kept) < len(judged):
             yield judged, kept
 
 
