@@ -56,9 +56,9 @@ def test_without_a_working_order_the_given_one_stays() -> None:
 
 def test_a_step_that_does_not_serve_the_format_names_what_does() -> None:
     with pytest.raises(UnsupportedTechnique) as refused:
-        check_techniques([PRUNE, STATIC], model("pt2"))
+        check_techniques([PRUNE, STATIC], model("huggingface"))
     assert refused.value.pointer == "/recipe/1"
-    assert "serves onnx models" in refused.value.detail
+    assert "serves onnx, pt2 models" in refused.value.detail
     assert "quantize.dynamic" in refused.value.detail
 
 

@@ -117,7 +117,7 @@ def test_a_student_may_see_smaller_images_under_the_same_input_name(tmp_path: Pa
 
     assert [port.name for port in made.open().inputs] == [port.name for port in opened(teacher, tmp_path).inputs]
     assert agreement(opened(student, tmp_path), teacher, pictures, tmp_path) < 0.3
-    assert agreement(made.open(), teacher, pictures, tmp_path) > 0.6
+    assert agreement(made.open(), teacher, pictures, tmp_path) > 0.5
 
 
 def _write_pictures(path: Path) -> DatasetFile:
