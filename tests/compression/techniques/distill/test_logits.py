@@ -110,6 +110,7 @@ def test_an_exported_program_teaches_an_onnx_model(
 def test_a_student_may_see_smaller_images_under_the_same_input_name(tmp_path: Path) -> None:
     whole = nn.Sequential(nn.Flatten(), trained.trained("mlp"))
     teacher = write_network(whole, trained.example_input("cnn"), tmp_path / "teacher.pt2")
+    torch.manual_seed(0)  # whatever tests ran before
     halved = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10))
     student = write_network(halved, torch.zeros(2, 1, 4, 4), tmp_path / "student.pt2")
     pictures = _write_pictures(tmp_path / "digits.zip")
@@ -117,7 +118,7 @@ def test_a_student_may_see_smaller_images_under_the_same_input_name(tmp_path: Pa
 
     assert [port.name for port in made.open().inputs] == [port.name for port in opened(teacher, tmp_path).inputs]
     assert agreement(opened(student, tmp_path), teacher, pictures, tmp_path) < 0.3
-    assert agreement(made.open(), teacher, pictures, tmp_path) > 0.5
+    assert agreement(made.open(), teacher, pictures, tmp_path) > 0.6
 
 
 def _write_pictures(path: Path) -> DatasetFile:
