@@ -219,7 +219,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], None]:
         lambda note: note.update(order=[1, 7]),
         lambda note: note.update(dtype="object"),
         lambda note: note.update(reader="<script>"),
-        lambda note: note.update(by_row=not note["by_row"]),
+        lambda note: note.update(by_row=not note.get("by_row", False)),
         without("shape"),
     ],
 )

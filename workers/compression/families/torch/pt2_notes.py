@@ -35,6 +35,7 @@ _NUMBERS: Final = {
     "codes": {torch.uint8},
     "floats": {torch.float8_e4m3fn, torch.float8_e5m2},
 }
+_USUAL: Final[dict[str, Any]] = {"kind": "integers", "bits": 8, "dtype": "float32"}
 _OPERATOR: Final = re.compile(r"\w{0,100}", re.ASCII)
 _MAX_NOTES_BYTES: Final = 32 << 20
 _REASON: Final = "pt2_weights"
@@ -119,8 +120,9 @@ class Note:
         return (down, across) if by_row else (down, 1, across, 1)
 
     def encoded(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
+        """As JSON, without what goes without saying."""
+        usual = {"order": list(range(len(self.place.shape))), "signed": False, "by_row": False} | _USUAL
+        whole = {
             "kind": self.kind,
             "bits": self.bits,
             "block": list(self.lengths),
@@ -131,6 +133,7 @@ class Note:
             "signed": self.signed,
             "by_row": self.by_row,
         }
+        return {key: value for key, value in whole.items() if key not in usual or usual[key] != value}
 
 
 def buffer_shapes(note: Note) -> list[tuple[int, ...]]:
@@ -174,8 +177,10 @@ def _checked(name: str, entry: Any, tensors: Tensors) -> Note:
 
 def _note(entry: dict[str, Any]) -> Note | None:
     """A note whose numbers can be computed with; None where the entry is not one."""
-    block, shape, order = (_sizes(entry.get(key)) for key in ("block", "shape", "order"))
-    kind, bits, dtype = entry.get("kind"), entry.get("bits"), _DTYPES.get(str(entry.get("dtype")))
+    block, shape = (_sizes(entry.get(key)) for key in ("block", "shape"))
+    order = _sizes(entry.get("order", list(range(len(shape or ())))))
+    kind, bits, named = (entry.get(key, usual) for key, usual in _USUAL.items())
+    dtype = _DTYPES.get(str(named))
     if block is None or shape is None or order is None or dtype is None or kind not in ("integers", "codes", "floats"):
         return None
     if len(block) != 2 or sorted(order) != list(range(len(shape))) or not shape or 0 in (*block, *shape):
