@@ -13,7 +13,7 @@ from workers.child import Ending
 from workers.compression.specs.errors import InvalidResult, NothingCompressed
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.metrics import JobMetrics
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.measuring import measuring_slot
 from workers.sandbox import UNCONFINED_EXIT
 

@@ -17,7 +17,7 @@ from workers.compression.registry import handler_for
 from workers.compression.specs.errors import EngineError, InvalidModel, UnsafeModel, UnsupportedFormat
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.step import Step
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.specs.steps.quantize import DynamicQuantize, Float16Quantize
 
 SMALL = {

@@ -17,7 +17,7 @@ from workers.compression.families.tensors.stored import StoredTensor, read_safet
 from workers.compression.registry import handler_for
 from workers.compression.specs.errors import EngineError, InvalidModel, TooLarge, UnsafeModel, UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.specs.steps.quantize import Float16Quantize
 
 

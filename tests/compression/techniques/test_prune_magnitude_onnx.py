@@ -13,7 +13,7 @@ from workers.compression.families.onnx.float_weights import float_weights
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.families.onnx.walking import Index, array
 from workers.compression.specs.errors import UnsupportedTechnique
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.techniques.prune.magnitude import prune_by_magnitude
 
 Open = Callable[[str], OnnxModel]

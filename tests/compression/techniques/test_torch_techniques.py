@@ -15,7 +15,7 @@ from workers.compression.registry import handler_for
 from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.step import Step
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.specs.steps.quantize import DynamicQuantize, Float16Quantize
 
 Open = Callable[[str], Pt2Model]

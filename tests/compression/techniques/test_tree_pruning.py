@@ -27,7 +27,7 @@ from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 from workers.compression.specs.messages import DatasetFile
 from workers.compression.specs.step import Step
-from workers.compression.specs.steps.prune import CostComplexityPrune, EnsemblePrune
+from workers.compression.specs.steps.prune_trees import CostComplexityPrune, EnsemblePrune
 from workers.compression.techniques.prune.selection import select_members
 
 DIGITS = train_test_split(*load_digits(return_X_y=True), test_size=0.4, random_state=0)

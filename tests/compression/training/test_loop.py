@@ -11,7 +11,7 @@ from workers.compression.specs.errors import NumericalFailure
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 from workers.compression.specs.messages import Checkpoint, Data, DatasetFile, ModelFile
 from workers.compression.specs.steps.finetune import FullFinetune, RecoverFinetune
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 
 Job = tuple[ModelFile, Data]
 

@@ -14,7 +14,7 @@ from tests.compression.techniques.finetune.sentences import write_bert, write_se
 from tests.compression.training.attempts import attempt, digits, state, write_network
 from workers.compression.specs.messages import Data, ModelFile
 from workers.compression.specs.steps.finetune import FullFinetune, RecoverFinetune
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.training.substitutes import LowRank, Masked, Shared, keeping_structure
 
 CODEBOOK = 16

@@ -28,7 +28,7 @@ from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 from workers.compression.specs.messages import Data, DatasetFile, ModelFile
 from workers.compression.specs.steps.distill import LogitsDistill
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 
 SPEC = LogitsDistill(epochs=10, learning_rate=1e-2)
 

@@ -16,7 +16,7 @@ from tests.compression.training.attempts import Attempt, attempt, digits, opened
 from workers.compression.specs.errors import IncompatibleSteps, UnsupportedTechnique
 from workers.compression.specs.messages import Data, ModelFile
 from workers.compression.specs.steps.finetune import FullFinetune, LoraFinetune
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 
 SENTENCES = ids(["p0 p1 p2 p3 p4 p0 p1 p2", "p6 p7 p12 p9 p10 p16 p7 p8"])
 HEAD = {f"{layer}.{kind}" for layer in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")}

@@ -24,7 +24,7 @@ from workers.compression.registry import family
 from workers.compression.specs.errors import DatasetMismatch, NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 from workers.compression.specs.messages import Data, DatasetFile, ModelFile
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.specs.steps.quantize_aware import QatQuantize
 from workers.compression.techniques.quantize.qat import onnx as qat_onnx
 from workers.compression.techniques.quantize.qat import torch as qat_torch

@@ -17,7 +17,7 @@ from workers.compression.families.trees.model import as_trees
 from workers.compression.families.trees.rebuilding import has_stale, with_leaves, with_trees
 from workers.compression.registry import implements
 from workers.compression.specs.errors import UnsupportedTechnique
-from workers.compression.specs.steps.prune import CostComplexityPrune
+from workers.compression.specs.steps.prune_trees import CostComplexityPrune
 
 Floats = npt.NDArray[np.float64]
 

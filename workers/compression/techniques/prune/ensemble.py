@@ -13,7 +13,7 @@ from workers.compression.families.trees.model import TreeModel, as_trees
 from workers.compression.families.trees.rebuilding import has_stale, with_members, with_values
 from workers.compression.registry import implements
 from workers.compression.specs.errors import UnsupportedTechnique
-from workers.compression.specs.steps.prune import EnsemblePrune
+from workers.compression.specs.steps.prune_trees import EnsemblePrune
 from workers.compression.techniques.prune.leaf_refit import leaf_corrections
 from workers.compression.techniques.prune.selection import select_members
 

@@ -7,7 +7,7 @@ from workers.compression.families.model import Model
 from workers.compression.families.weights import as_compressible, selected
 from workers.compression.registry import implements
 from workers.compression.specs.errors import UnsupportedTechnique
-from workers.compression.specs.steps.prune import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.techniques.prune.thresholds import zero_below, zero_smallest
 
 
