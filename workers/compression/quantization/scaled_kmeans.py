@@ -10,8 +10,14 @@ import numpy as np
 
 from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.codebook import CodebookWeight, Floats, GroupScales
-from workers.compression.quantization.kmeans import Clustering, has_many_zeros, in_half_precision, nearest
-from workers.compression.quantization.lloyd import Sets, entries_for
+from workers.compression.quantization.kmeans import (
+    Clustering,
+    entries_of,
+    has_many_zeros,
+    in_half_precision,
+    nearest,
+    nearest_apart_from_zero,
+)
 
 _SAMPLED = 1 << 18
 _AT_ONCE = 4 << 20
@@ -45,7 +51,7 @@ def cluster_with_scales(
     codes, values = _coded(scales, wanted)
     scales = values[codes]
     book = in_half_precision(_book(groups, scales, wanted, weights, keep_zero=keep_zero))
-    found = nearest(_divided(groups, scales), book).reshape(matrix.shape)
+    found = _nearest(_divided(groups, scales), book).reshape(matrix.shape)
     blocks = Blocks.of_matrix((matrix.shape[0], matrix.shape[1]), "tensor")
     by_row = GroupScales(codes.reshape(len(matrix), -1), values, length)
     return CodebookWeight(found, book[:, None, :], wanted.bits, blocks, by_row)
@@ -60,9 +66,14 @@ def _book(groups: Floats, scales: Floats, wanted: Clustering, weights: Floats | 
         counts = counts * weights[np.arange(len(groups))[chosen] % len(weights)]
     values = _divided(groups[chosen], scales[chosen])
     counts = np.broadcast_to(counts, values.shape)
-    sets = Sets.of(values.reshape(1, -1), counts.reshape(1, -1))
+    sets = values.reshape(1, -1), counts.reshape(1, -1).astype(np.float64)
     random = np.random.default_rng(wanted.seed)
-    return entries_for(sets, 1 << wanted.bits, wanted.initialization, random, keep_zero=keep_zero)
+    return entries_of(sets, 1 << wanted.bits, wanted.initialization, random, keep_zero=keep_zero)
+
+
+def _nearest(rows: Floats, book: Floats) -> np.ndarray:
+    """Codes; where one entry of several is zero, it stands for nothing else."""
+    return nearest_apart_from_zero(rows, book) if book.shape[1] > 2 and (book == 0.0).any() else nearest(rows, book)
 
 
 def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats | None) -> Floats:
@@ -75,7 +86,7 @@ def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats
         counts = 1.0 if weights is None else weights[np.arange(start, start + len(part)) % len(weights)]
         for factor in _TRIED:
             tried = scales[rows] * np.float32(factor)
-            entries = book[0][nearest(_divided(part, tried), book)]
+            entries = book[0][_nearest(_divided(part, tried), book)]
             square = np.sum(counts * entries * entries, axis=1, keepdims=True)
             product = np.sum(counts * part * entries, axis=1, keepdims=True)
             fitted = np.where(square > 0.0, product / np.where(square > 0.0, square, 1.0), 0.0).astype(np.float32)
@@ -88,11 +99,11 @@ def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats
 def _coded(scales: Floats, wanted: Clustering) -> tuple[np.ndarray, Floats]:
     """Scales as codes into a codebook of their own, weighted by what their error does to the values."""
     count = min(len(scales), max(_FEWEST_SCALES, min(256, len(scales) // _GROUPS_PER_SCALE)))
-    sets = Sets.of(scales.reshape(1, -1))
     random = np.random.default_rng(wanted.seed)
     keep_zero = bool((scales == 0.0).any())
-    values = in_half_precision(entries_for(sets, count, wanted.initialization, random, keep_zero=keep_zero))
-    return nearest(scales, values), values[0]
+    sets = scales.reshape(1, -1), None
+    values = in_half_precision(entries_of(sets, count, wanted.initialization, random, keep_zero=keep_zero))
+    return _nearest(scales, values), values[0]
 
 
 def _divided(groups: Floats, scales: Floats) -> Floats:
