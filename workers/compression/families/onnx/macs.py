@@ -1,19 +1,13 @@
 """Multiply-accumulates of a model for given feeds, from the shapes that inference finds for them."""
 
 import math
-from collections.abc import Iterator
 
-import numpy as np
-import onnx
-from onnx import GraphProto, ModelProto, ValueInfoProto, helper
+from onnx import ModelProto
 
 from workers.compression.families.model import Feeds
 from workers.compression.families.onnx.folding import folds
-from workers.compression.families.onnx.observing import observe
-from workers.compression.families.onnx.skeleton import skeleton
-from workers.compression.families.onnx.walking import Index, Place, Scope, integer_attribute, subgraphs
-
-Shape = tuple[int, ...]
+from workers.compression.families.onnx.shapes import Shape, inferred_shapes, seen_shapes
+from workers.compression.families.onnx.walking import Index, Place, Scope, integer_attribute
 
 _MATRIX_WEIGHT = {
     "MatMul": 1,
@@ -60,10 +54,10 @@ class _Shapes:
     def __init__(self, proto: ModelProto, index: Index, feeds: Feeds) -> None:
         self._index = index
         self._stored = {value: tuple(tensor.dims) for value, tensor in index.stored.items()}
-        self._known = _infer(proto, feeds, [])
+        self._known = inferred_shapes(proto, feeds)
         missing = self._missing()
         if missing:
-            self._known = _infer(proto, feeds, _seen(proto, missing, feeds))
+            self._known = inferred_shapes(proto, feeds, seen_shapes(proto, missing, feeds))
 
     def of(self, place: Place, slot: int) -> Shape | None:
         """Shape of the input at ``slot``, or of the first output at slot -1."""
@@ -84,48 +78,6 @@ class _Shapes:
                 if value is not None and value.scope is main and value not in self._stored:
                     names[value.name] = None
         return [name for name in names if name not in self._known]
-
-
-def _seen(proto: ModelProto, names: list[str], feeds: Feeds) -> list[ValueInfoProto]:
-    return [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
-        for name, values in next(observe(proto, names, [feeds])).items()
-    ]
-
-
-def _infer(proto: ModelProto, feeds: Feeds, seen: list[ValueInfoProto]) -> dict[str, Shape]:
-    light = skeleton(proto)
-    for value in light.graph.input:
-        if value.name in feeds:
-            del value.type.tensor_type.shape.dim[:]
-            for size in np.shape(feeds[value.name]):
-                value.type.tensor_type.shape.dim.add().dim_value = size
-    for output in light.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    del light.graph.value_info[:]
-    light.graph.value_info.extend(seen)
-    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    shapes: dict[str, Shape] = {}
-    for graph in _graphs(inferred):
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            shape = _static(value)
-            if shape is not None:
-                shapes[value.name] = shape
-    return shapes
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for nested in subgraphs(node):
-            yield from _graphs(nested)
-
-
-def _static(value: ValueInfoProto) -> Shape | None:
-    kind = value.type.tensor_type
-    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
-        return None
-    return tuple(dim.dim_value for dim in kind.shape.dim)
 
 
 def _node_macs(place: Place, index: Index, shapes: _Shapes) -> int | None:

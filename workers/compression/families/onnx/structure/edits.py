@@ -1,0 +1,113 @@
+"""Numbers in a graph that repeat how many channels there are, and what they become."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from workers.compression.families.onnx.editing import Editor
+from workers.compression.families.onnx.walking import Place
+from workers.compression.structure.relations import Elements
+
+Length = Callable[[Elements], int]
+"""How many elements of an axis stay."""
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """A number that says how many of some elements there are.
+
+    Args:
+        written: How the graph says it, which is left where nothing goes: lengths may vary from run to run.
+    """
+
+    elements: Elements
+    written: int
+
+
+Entry = Count | int | str
+"""A number that goes by elements, one that stays, or the name of a value of one element that is computed."""
+
+
+class Edit(Protocol):
+    """What a node needs besides smaller weights."""
+
+    def apply(self, editor: Editor, length: Length) -> None:
+        """Replaces the node if any of its numbers changes."""
+
+
+@dataclass(frozen=True)
+class GroupCount:
+    """A convolution with one input channel to a group: it has as many groups as channels."""
+
+    place: Place
+    channels: Elements
+
+    def apply(self, editor: Editor, length: Length) -> None:
+        """Rewrites ``group``."""
+        if length(self.channels) != len(self.channels):
+            node = _copy(self.place.node)
+            _set_attribute(node, "group", length(self.channels))
+            editor.replace(self.place, [node])
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of a ``Reshape``, an ``Expand``, a ``Split`` or of the bounds of a ``Slice``.
+
+    Args:
+        slots: By input.
+        attributes: By attribute, where an older operator has one instead.
+    """
+
+    place: Place
+    slots: Mapping[int, tuple[Entry, ...]]
+    attributes: Mapping[str, tuple[Entry, ...]]
+
+    def apply(self, editor: Editor, length: Length) -> None:
+        """Writes the numbers anew; other nodes may read the old ones."""
+        entries = [entry for row in (*self.slots.values(), *self.attributes.values()) for entry in row]
+        if not any(isinstance(entry, Count) and length(entry.elements) != len(entry.elements) for entry in entries):
+            return
+        node, made = _copy(self.place.node), []
+        for slot, row in self.slots.items():
+            node.input.extend([""] * (slot + 1 - len(node.input)))
+            if any(isinstance(entry, str) for entry in row):
+                made.append(self._concatenated(editor, row, length))
+                node.input[slot] = made[-1].output[0]
+            else:
+                node.input[slot] = self._stored(editor, row, length)
+        for name, row in self.attributes.items():
+            _set_attribute(node, name, [_number(entry, length) for entry in row])
+        editor.replace(self.place, [*made, node])
+
+    def _stored(self, editor: Editor, row: tuple[Entry, ...], length: Length) -> str:
+        numbers = np.array([_number(entry, length) for entry in row], np.int64)
+        return editor.share(self.place.scope, "sizes", numbers)
+
+    def _concatenated(self, editor: Editor, row: tuple[Entry, ...], length: Length) -> NodeProto:
+        parts = [entry if isinstance(entry, str) else self._stored(editor, (entry,), length) for entry in row]
+        return helper.make_node("Concat", parts, [editor.fresh("sizes")], axis=0)
+
+
+def _number(entry: Entry, length: Length) -> int:
+    if isinstance(entry, str):
+        raise TypeError("a computed size is no number")
+    if isinstance(entry, int):
+        return entry
+    kept = length(entry.elements)
+    return entry.written if kept == len(entry.elements) else kept
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _set_attribute(node: NodeProto, name: str, value: int | list[int]) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])

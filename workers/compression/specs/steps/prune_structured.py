@@ -1,0 +1,62 @@
+"""The step that takes whole channels out of networks."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from workers.compression.specs.formats import Family, ModelFormat
+from workers.compression.specs.step import Need, Step
+from workers.compression.specs.training import Globs
+
+Kind = Literal["channels", "neurons", "heads"]
+
+
+class StructuredPrune(Step):
+    """Channels of convolutions, neurons of linear layers and heads of attention go, with all that makes and reads them.
+
+    What has to go together follows from the graph (DepGraph, arXiv:2301.12900); the artifact is an ordinary, smaller
+    model. Weights that read channels are fitted anew to calibration data, so that what stays makes up for what goes.
+    """
+
+    summary: ClassVar[str] = "Whole channels, neurons and attention heads go: a smaller dense model, faster everywhere"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX,)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
+    needs: ClassVar[tuple[Need, ...]] = ("calibration",)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.2, 0.65, 1.0)
+
+    technique: Literal["prune"] = "prune"
+    method: Literal["structured"] = "structured"
+    macs: float | None = Field(
+        None, gt=0.0, lt=1.0, description="Share of the multiply-accumulates that goes; 0.4 if nothing else is said."
+    )
+    sparsity: float | None = Field(None, gt=0.0, lt=1.0, description="Instead of macs: share of the units that goes.")
+    importance: Literal["magnitude", "activations"] = Field(
+        "activations",
+        description="By the norm of the weights that make and read a unit, or by what it adds to the layers after it.",
+    )
+    compensate: bool = Field(True, description="Fit the weights that read channels to what stays, by least squares.")
+    scope: Literal["global", "layer"] = Field("global", description="Least important in the network, or of each layer.")
+    what: Annotated[tuple[Kind, ...], Field(min_length=1, max_length=3)] = ("channels", "neurons", "heads")
+    include: Globs = Field((), description="Only channels that layers make whose name matches one of these globs.")
+    exclude: Globs = Field((), description="Never channels that layers make whose name matches one of these globs.")
+    round_to: int = Field(8, ge=1, le=256, description="Channels stay in multiples of it, for speed.")
+    least: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the units of a layer that stays in any case.")
+    samples: int = Field(128, ge=1, le=100_000, description="Calibration rows used at most.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_macs_unless_said(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("macs") is None and values.get("sparsity") is None:
+            return {**values, "macs": 0.4}
+        return values
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "StructuredPrune":
+        if self.macs is not None and self.sparsity is not None:
+            raise ValueError("give macs or sparsity, not both")
+        return self
+
+    def required(self) -> tuple[Need, ...]:
+        """Norms of weights need no data, fitting does."""
+        return ("calibration",) if self.compensate or self.importance == "activations" else ()
