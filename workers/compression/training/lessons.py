@@ -18,6 +18,7 @@ from workers.compression.specs.training import SupervisedStep, TrainingStep, Tra
 from workers.compression.training import optimizers
 from workers.compression.training.feeding import Feed, Teacher
 from workers.compression.training.loop import Lesson, Trained, train
+from workers.compression.training.masking import Masking
 from workers.compression.training.network import Network
 from workers.compression.training.objectives import Classes, Labelled, Objective, objective_of
 from workers.compression.training.optimizers import Rates
@@ -124,16 +125,25 @@ def matching(trainable: Trainable, globs: Sequence[str]) -> list[str]:
     return found
 
 
-def structured(trainable: Trainable, context: Context, *, always: bool = False) -> Network:
+def structured(
+    trainable: Trainable,
+    context: Context,
+    *,
+    always: bool = False,
+    instead: Mapping[str, torch.nn.Module] | None = None,
+) -> Network:
     """A network that keeps what earlier steps made of its matrices: zeros, shared values.
 
     Args:
+        instead: Modules that compute some of the weights in another way, by the body's name.
         always: Whether also zeros and shared values that the job's model came with are kept.
     """
+    substitutes = dict(instead or {})
     if not always and not context.compressed:
-        return Network(trainable)
-    substitutes = {}
+        return Network(trainable, substitutes)
     for name, parameter in trainable.module.named_parameters():
+        if name in substitutes:
+            continue
         keeper = keeping_structure(parameter) if parameter.dim() > 1 and parameter.requires_grad else None
         if keeper is not None:
             substitutes[name] = keeper
@@ -152,6 +162,7 @@ class Course:
         shares: By name of a weight of the body its share of the rate.
         unfreeze: Epochs after which the next layer below joins; 0: all from the start.
         via: Gives hidden states besides the outputs.
+        masking: Takes weights away between updates.
     """
 
     objective: Objective
@@ -161,6 +172,7 @@ class Course:
     shares: Mapping[str, float] | None = None
     unfreeze: float = 0.0
     via: torch.nn.Module | None = None
+    masking: Masking | None = None
 
 
 def run(
@@ -181,7 +193,9 @@ def run(
     rates = Rates(spec.learning_rate or course.rate, shares)
     per_epoch = Plan.of(spec, feed.count(rows.train)).per_epoch
     joins = _joins(trainable, network, round(course.unfreeze * per_epoch))
-    lesson = Lesson(rows.train, rows.validation, feed, course.objective, course.judged_by, rates, joins, course.via)
+    lesson = Lesson(
+        rows.train, rows.validation, feed, course.objective, course.judged_by, rates, joins, course.via, course.masking
+    )
     trained = train(network, lesson, spec, context)
     total = sum(parameter.numel() for parameter in trainable.module.parameters())
     context.changed(

@@ -27,6 +27,7 @@ from workers.compression.training.checkpoints import Saved, Standing
 from workers.compression.training.curves import Curves
 from workers.compression.training.failures import explaining_gradients
 from workers.compression.training.feeding import Feed
+from workers.compression.training.masking import Masking
 from workers.compression.training.network import Network
 from workers.compression.training.objectives import Labelled, Objective, Rows
 from workers.compression.training.optimizers import Rates
@@ -50,6 +51,7 @@ class Lesson:
         rates: Learning rates.
         joins: By name of a parameter the number of the first update it takes part in; 0 for all others.
         via: A module that shares the network's parameters and also gives hidden states.
+        masking: Takes weights away between updates; the best weights are chosen among those after the last change.
     """
 
     train: Dataset
@@ -60,6 +62,7 @@ class Lesson:
     rates: Rates
     joins: Mapping[str, int] = field(default_factory=dict)
     via: torch.nn.Module | None = None
+    masking: Masking | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class _Training:
         self, network: Network, lesson: Lesson, spec: TrainingStep, context: Context, threads: int, saved: Saved | None
     ) -> None:
         self.lesson, self.spec, self.context, self.threads = lesson, spec, context, threads
-        self.plan = Plan.of(spec, lesson.feed.count(lesson.train))
+        cycles = lesson.masking.cycles if lesson.masking else 1
+        self.plan = Plan.of(spec, lesson.feed.count(lesson.train), cycles)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=_precision(spec))
         self.network = network
         self.parameters = network.learning()
@@ -160,6 +164,8 @@ class _Training:
 
     def _update(self, update: int, group: list[Rows]) -> None:
         torch.manual_seed(seed_of(self.context.seed, update))
+        if self.lesson.masking is not None:
+            self.lesson.masking.before(update, self.plan, cast("torch.optim.Optimizer", self.optimizer))
         self.network.train()
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(update >= self.lesson.joins.get(name, 0))
@@ -206,12 +212,19 @@ class _Training:
         if update:
             self._require_finite(verdict.loss, "loss on the validation rows", update - 1)
         self.curves.verdict(update, verdict)
+        if not self._is_settled(update):
+            return
         if self._improves(verdict):
             self.best = {name: values.clone() for name, values in self.network.state().items()}
             found = {"best_update": update, "best": verdict, "without_gain": 0}
             self.standing = self.standing.model_copy(update=found)
         else:
             self.standing = self.standing.model_copy(update={"without_gain": self.standing.without_gain + 1})
+
+    def _is_settled(self, update: int) -> bool:
+        """Whether the weights after so many updates have the structure that they end with."""
+        masking = self.lesson.masking
+        return masking is None or update > masking.settled(self.plan)
 
     def _improves(self, verdict: Verdict) -> bool:
         if not verdict.loss < _INFINITE:

@@ -62,10 +62,11 @@ class Network(nn.Module):
         return sum(parameter.numel() for parameter in self.learning().values()) - fixed
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that training may change: parameters, and float buffers such as a batch norm's figures."""
+        """All that training may change: parameters, masks, and float buffers such as a batch norm's figures."""
         buffers = {name: values for name, values in self.body.named_buffers() if values.is_floating_point()}
         return {
             **{name: parameter.detach() for name, parameter in self.named_parameters()},
+            **self.substitutes.state_dict(prefix="substitutes."),
             **{f"body.{name}": values for name, values in buffers.items()},
         }
 

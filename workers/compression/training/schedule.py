@@ -19,8 +19,9 @@ class Plan:
         batches: Batches of one epoch.
         accumulation: Batches per update.
         updates: Updates in all.
-        warmup: Updates in which the rate rises.
+        warmup: Updates in which the rate rises, of a cycle.
         shape: How the rate falls afterwards: ``constant``, ``linear`` or ``cosine``.
+        cycles: Equal parts of the updates, in each of which the rate goes through the same course.
     """
 
     batches: int
@@ -28,14 +29,15 @@ class Plan:
     updates: int
     warmup: int
     shape: str
+    cycles: int = 1
 
     @classmethod
-    def of(cls, spec: TrainingStep, batches: int) -> "Plan":
-        """The plan of a step over an epoch of ``batches``."""
+    def of(cls, spec: TrainingStep, batches: int, cycles: int = 1) -> "Plan":
+        """The plan of a step over an epoch of ``batches``, gone through ``cycles`` times."""
         per_epoch = math.ceil(batches / spec.accumulation)
         updates = max(1, math.ceil(spec.epochs * per_epoch - 1e-9))
         updates = min(updates, spec.max_steps or updates)
-        return cls(batches, spec.accumulation, updates, round(spec.warmup * updates), spec.schedule)
+        return cls(batches, spec.accumulation, cycles * updates, round(spec.warmup * updates), spec.schedule, cycles)
 
     @property
     def per_epoch(self) -> int:
@@ -57,11 +59,13 @@ class Plan:
 
     def rate(self, update: int) -> float:
         """Share of the peak learning rate in the update numbered ``update``, from 0."""
-        if update < self.warmup:
-            return (update + 1) / self.warmup
+        cycle = self.updates // self.cycles
+        within = update % cycle
+        if within < self.warmup:
+            return (within + 1) / self.warmup
         if self.shape == "constant":
             return 1.0
-        left = 1.0 - (update - self.warmup) / max(1, self.updates - self.warmup)
+        left = 1.0 - (within - self.warmup) / max(1, cycle - self.warmup)
         return left if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
 

@@ -46,6 +46,45 @@ class Shared(nn.Module):
         return torch.where(self.mask, self.values, 0.0)[self.codes]
 
 
+class Prunable(nn.Module):
+    """A weight of which a mask lets through what stays; which elements those are may change between updates.
+
+    Args:
+        weight: At the start.
+        keeps_zeros: Whether elements that are zero never come back.
+    """
+
+    mask: torch.Tensor
+    open: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, *, keeps_zeros: bool) -> None:
+        super().__init__()
+        self.values = nn.Parameter(weight.detach().clone())
+        closed = (weight == 0) if keeps_zeros else torch.zeros_like(weight, dtype=torch.bool)
+        self.register_buffer("open", ~closed, persistent=False)
+        # Part of the state: between two choices it does not follow from the values any more.
+        self.register_buffer("mask", ~closed)
+
+    def forward(self) -> torch.Tensor:
+        """The weight."""
+        return torch.where(self.mask, self.values, 0.0)
+
+    @torch.no_grad()
+    def importance(self) -> torch.Tensor:
+        """Each element's magnitude, those of masked ones too; 0 where it may not come back."""
+        return torch.where(self.open, self.values.abs(), 0.0)
+
+    @torch.no_grad()
+    def keep(self, mask: torch.Tensor) -> None:
+        """Lets through these elements from now on."""
+        self.mask.copy_(mask.to(self.mask.device) & self.open)
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Sets what is masked to zero."""
+        self.values.mul_(self.mask)
+
+
 class LowRank(nn.Module):
     """A frozen weight plus a learnt update of low rank (LoRA, arXiv:2106.09685), zero at first.
 
