@@ -6,7 +6,7 @@ from typing import Any
 from app.datasets.records import DatasetRecord
 from app.input_states import InputState
 from app.jobs.schemas import JobCreate, Role, Split
-from app.jobs.splitting import needs_calibration, needs_training
+from app.jobs.splitting import needs_calibration, needs_selection, needs_training
 from app.models.records import ModelRecord
 from workers.compression.specs import matching
 from workers.compression.specs.errors import DatasetMismatch, InvalidSpec, UnsupportedTechnique
@@ -40,6 +40,14 @@ def check_data_is_given(request: JobCreate) -> None:
             "data.evaluation.",
             reason="calibration_needed",
             pointer="/data/calibration",
+        )
+    if needs_selection(request.recipe):
+        index, step = next(found for found in enumerate(request.recipe) if "selection" in found[1].required())
+        raise InvalidSpec(
+            f"{step.key()} (step {index}) finds what max_drop allows, which takes rows to choose by and others "
+            "to confirm the choice on: give data.evaluation, data.calibration or data.train.",
+            reason="selection_needed",
+            pointer=f"/recipe/{index}/max_drop",
         )
     _check_metric(request, Task.FIDELITY, "Without data")
 

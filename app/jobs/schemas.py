@@ -24,7 +24,7 @@ from workers.compression.specs.recipe import Recipe
 from workers.compression.specs.sensitivity import SensitivityOptions
 from workers.compression.specs.step import Contract
 
-Role = Literal["train", "calibration", "evaluation"]
+Role = Literal["train", "calibration", "selection", "confirmation", "evaluation"]
 Priority = Literal["low", "normal", "high"]
 ObjectId = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -81,7 +81,11 @@ class JobCreate(Contract):
 
 
 class RolePart(Contract):
-    """The rows of a dataset that one role sees: a half-open interval of a seeded, stratified permutation."""
+    """The rows of a dataset that one role sees: a half-open interval of a seeded, stratified permutation.
+
+    Rows for ``selection`` and ``confirmation`` are set aside where a step has ``max_drop``: those that a sparsity is
+    chosen by, and those that show whether it holds on others.
+    """
 
     dataset: ObjectId
     part: tuple[Share, Share] = (0.0, 1.0)

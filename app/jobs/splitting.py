@@ -5,13 +5,24 @@ from collections.abc import Sequence
 from app.jobs.schemas import JobCreate, Role, RolePart, Split
 from workers.compression.specs.step import Step
 
-_WEIGHTS: dict[Role, float] = {"train": 6.0, "calibration": 2.0, "evaluation": 2.0}
+_WEIGHTS: dict[Role, float] = {
+    "train": 6.0,
+    "calibration": 2.0,
+    "selection": 3.0,
+    "confirmation": 3.0,
+    "evaluation": 2.0,
+}
 _EVALUATION_WITHOUT_TRAINING = 8.0
 
 
 def needs_calibration(recipe: Sequence[Step]) -> bool:
     """Whether any step looks at data."""
     return any("calibration" in step.required() for step in recipe)
+
+
+def needs_selection(recipe: Sequence[Step]) -> bool:
+    """Whether any step chooses by data, so that the choice has to be confirmed on other rows."""
+    return any("selection" in step.required() for step in recipe)
 
 
 def needs_training(recipe: Sequence[Step]) -> bool:
@@ -24,7 +35,9 @@ def split_roles(request: JobCreate) -> Split:
 
     A dataset that plays several roles is divided. Missing roles are filled in from what is there: rows to train on
     are taken from the calibration or evaluation data if a step needs them, rows to measure on are set aside from the
-    training or calibration data, rows to calibrate on from the evaluation data if a step needs them.
+    training or calibration data, rows to calibrate on from the evaluation data if a step needs them. Rows to choose
+    by and to confirm the choice on come from the evaluation data, for on rows that it was trained on a model does
+    better than on others.
     """
     roles = request.data.by_role()
     if roles and needs_training(request.recipe) and "train" not in roles:
@@ -33,6 +46,8 @@ def split_roles(request: JobCreate) -> Split:
         roles["evaluation"] = roles["train"] if "train" in roles else roles["calibration"]
     if roles and needs_calibration(request.recipe) and not {"train", "calibration"} & set(roles):
         roles["calibration"] = roles["evaluation"]
+    if roles and needs_selection(request.recipe):
+        roles["selection"] = roles["confirmation"] = roles["evaluation"]
     parts: dict[Role, RolePart] = {}
     for dataset in dict.fromkeys(roles.values()):
         sharing = [role for role in _WEIGHTS if roles.get(role) == dataset]

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +52,7 @@ from workers.compression.specs.report import Report, StoredModel
 ResultType = TypeVar("ResultType")
 CALIBRATION_SHARE = 0.2
 TRAINING_SHARE = 0.6
+SELECTION_SHARE = 0.3
 
 
 def main(arguments: list[str]) -> int:
@@ -171,6 +173,8 @@ def share_out(options: argparse.Namespace, scratch: Path, recipe: Recipe) -> Dat
         _divide(roles, "train", TRAINING_SHARE, options.seed)
     elif "calibration" in needs and set(roles) == {"evaluation"}:
         _divide(roles, "calibration", CALIBRATION_SHARE, options.seed)
+    if "selection" in needs and roles:
+        _set_aside(roles, options.seed)
     return Data(**roles)
 
 
@@ -179,6 +183,16 @@ def _divide(roles: dict[str, DatasetFile], role: str, share: float, seed: int) -
     whole = roles.get("evaluation") or roles[role]
     roles[role] = whole.model_copy(update={"part": (0.0, share), "split_seed": seed})
     roles["evaluation"] = whole.model_copy(update={"part": (share, 1.0), "split_seed": seed})
+
+
+def _set_aside(roles: dict[str, DatasetFile], seed: int) -> None:
+    """Rows to choose by and rows to confirm the choice on, of those that would have been evaluated on."""
+    cut = next(role for role in ("evaluation", "calibration", "train") if role in roles)
+    low, high = roles[cut].part
+    bounds = (low, *(low + share * (high - low) for share in (SELECTION_SHARE, 2 * SELECTION_SHARE)), high)
+    whole = roles[cut].model_copy(update={"split_seed": seed})
+    for role, part in zip(("selection", "confirmation", cut), pairwise(bounds), strict=True):
+        roles[role] = whole.model_copy(update={"part": part})
 
 
 def _dataset(path: Path, scratch: Path) -> DatasetFile:

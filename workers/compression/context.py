@@ -20,7 +20,7 @@ from workers.compression.specs.messages import (
     MetricReported,
     Progress,
 )
-from workers.compression.specs.metrics import Curve
+from workers.compression.specs.metrics import Curve, FoundSparsity
 
 
 def _ignore(event: Event) -> None:
@@ -36,6 +36,9 @@ class Context:
         seed: Feeds every random choice; same seed, same bytes.
         emit: Takes events; the child writes them to its standard output.
         threads: How many threads heavy computing may use; figures of speed go by ``target.threads`` instead.
+        selection: Rows that a search chooses by; they serve nothing else.
+        confirmation: Rows that show whether the choice holds; they serve nothing else either.
+        found: What a search of the current step has found, for the report.
         open_original: Opens the job's original model anew.
         open_student: Opens a model that a step names by its id.
         checkpoints: The latest checkpoint of each step of an attempt that was cut off, by step.
@@ -52,6 +55,8 @@ class Context:
     train: Dataset | None = None
     calibration: Dataset | None = None
     evaluation_data: Dataset | None = None
+    selection: Dataset | None = None
+    confirmation: Dataset | None = None
     emit: Callable[[Event], None] = _ignore
     threads: int = 1
     open_original: Callable[[], Model] | None = None
@@ -65,6 +70,7 @@ class Context:
     warnings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    found: FoundSparsity | None = None
     extras: list[ExtraFile] = field(default_factory=list)
     sensitivities: KnownSensitivities = field(default_factory=KnownSensitivities)
     _last_progress: float = 0.0

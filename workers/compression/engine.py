@@ -146,6 +146,7 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
     known_warnings = len(context.warnings)
     context.changes.clear()
     context.curves.clear()
+    context.found = None
     started = time.perf_counter()
     try:
         if isinstance(spec, DistillStep) and spec.student is not None:
@@ -165,6 +166,7 @@ def _apply(model: Model, spec: Step, quick_look: _QuickLook | None, context: Con
         seconds=seconds,
         changed="; ".join(context.changes) or "done",
         fidelity=fidelity,
+        found=context.found,
         curves=tuple(context.curves),
         warnings=tuple(context.warnings[known_warnings:]),
     )
@@ -182,6 +184,8 @@ def _fill(context: Context, request: Compress | Analyze | Probe | Compare) -> No
     context.train = open_dataset(roles.train) if roles.train else None
     context.calibration = open_dataset(roles.calibration) if roles.calibration else None
     context.evaluation_data = open_dataset(roles.evaluation) if roles.evaluation else None
+    context.selection = open_dataset(roles.selection) if roles.selection else None
+    context.confirmation = open_dataset(roles.confirmation) if roles.confirmation else None
     if isinstance(request, Compress | Analyze):
         context.threads, context.checkpoint_seconds = request.threads, request.checkpoint_seconds
         context.checkpoints = {found.step: found for found in request.checkpoints}

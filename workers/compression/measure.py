@@ -238,7 +238,7 @@ def _split_sentence(request: Compare, dataset: Dataset | None) -> str:
     low, high = given.part
     return (
         f"Rows {low:.0%} to {high:.0%} of a stratified permutation with seed {given.split_seed}; "
-        "the rest of that dataset served calibration or training."
+        "the rest of that dataset served other roles, such as calibration or training."
     )
 
 

@@ -134,7 +134,7 @@ class FidelitySums:
         self.signal += float(np.sum(left * left))
         self.noise += float(np.sum(error * error))
         self.max_abs_error = max(self.max_abs_error, float(np.max(np.abs(error), initial=0.0)))
-        self.cosine += float(np.sum(_row_cosines(left, right)))
+        self.cosine += float(np.sum(row_cosines(left, right)))
         if classes:
             same = np.argmax(original, axis=-1) == np.argmax(compressed, axis=-1)
             self.agreeing += int(np.sum(same))
@@ -175,7 +175,8 @@ def worst(fidelities: list[Fidelity]) -> Fidelity:
     )
 
 
-def _row_cosines(left: Floats, right: Floats) -> Floats:
+def row_cosines(left: Floats, right: Floats) -> Floats:
+    """Cosine of each row of two matrices [n, k]; 1 where both rows are zero, 0 where one is."""
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     products = np.einsum("ij,ij->i", left, right)
     both_zero = (np.linalg.norm(left, axis=1) == 0) & (np.linalg.norm(right, axis=1) == 0)

@@ -63,6 +63,8 @@ class Data(Contract):
 
     train: DatasetFile | None = None
     calibration: DatasetFile | None = None
+    selection: DatasetFile | None = None
+    confirmation: DatasetFile | None = None
     evaluation: DatasetFile | None = None
 
 

@@ -128,6 +128,39 @@ class Curve(Contract):
     points: Annotated[tuple[tuple[Count, Finite], ...], Field(max_length=2000)]
 
 
+class JudgedDrop(Contract):
+    """How much worse a pruned model is than the unpruned one on the same rows."""
+
+    rows: Count
+    original: Finite = Field(description="The metric's figure of the model before the step; 1 for fidelity.")
+    compressed: Finite
+    drop: Finite = Field(
+        description="In absolute points for accuracy, f1, auc and fidelity (1 - mean cosine of the outputs), relative "
+        "to the original's figure for other metrics; negative where the pruned model is better."
+    )
+    interval: Interval | None = Field(None, description="95 % of the drop, by a paired bootstrap over the rows.")
+
+
+class FoundSparsity(Contract):
+    """A sparsity that was found for a tolerated drop: by selection rows, confirmed on others.
+
+    Neither rows are used for anything else, so the job's own metrics are independent of both.
+    """
+
+    max_drop: Annotated[float, Field(ge=0.0, le=1.0)]
+    metric: Name
+    sparsity: Annotated[float, Field(ge=0.0, le=1.0, description="Of all weights that the step may prune.")]
+    selection: JudgedDrop = Field(description="On the rows that the sparsity was chosen by, hence optimistic.")
+    confirmation: JudgedDrop = Field(description="On rows that no sparsity was chosen by.")
+    confirmations: Count = Field(
+        description="How often confirmation rows were looked at: once, and again each time that the search had to "
+        "back off because they showed more than max_drop."
+    )
+    evaluations: Count = Field(description="How many jointly pruned models were judged on the selection rows.")
+    capped: bool = Field(description="Whether even the largest sparsity that is tried keeps within max_drop.")
+    confirmed: bool = Field(description="Whether the confirmed drop is at most max_drop.")
+
+
 class StepOutcome(Contract):
     """What one recipe step did, as far as a quick look in memory can tell; the proof is in the metrics."""
 
@@ -137,6 +170,7 @@ class StepOutcome(Contract):
     seconds: Positive
     changed: Annotated[str, Field(max_length=2000)]
     fidelity: Fidelity | None = None
+    found: FoundSparsity | None = Field(None, description="Of a pruning step with max_drop.")
     curves: Annotated[tuple[Curve, ...], Field(max_length=20)] = ()
     warnings: tuple[Annotated[str, Field(max_length=2000)], ...] = ()
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from workers.compression.specs.formats import Family, ModelFormat
 
-Need = Literal["calibration", "train", "labels"]
+Need = Literal["calibration", "selection", "train", "labels"]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -30,7 +30,8 @@ class Step(Contract):
     """Formats a handler exists for."""
     families: ClassVar[tuple[Family, ...]]
     needs: ClassVar[tuple[Need, ...]] = ()
-    """Data that has to be there: rows to look at (``calibration``) or learn from (``train``), a target (``labels``)."""
+    """Data that has to be there: rows to look at (``calibration``), choose by (``selection``), learn from (``train``);
+    a target (``labels``)."""
     conflicts: ClassVar[tuple[str, ...]] = ()
     """``technique`` or ``technique.method`` names that may not stand *before* this one in a recipe."""
     default: ClassVar[bool] = False
