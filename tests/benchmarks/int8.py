@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime.quantization as ort
@@ -29,6 +30,8 @@ from workers.compression.techniques.quantize.static.onnx import quantize_statica
 
 CALLS = 15
 RESAMPLES = 1000
+RANGES: tuple[Literal["minmax", "percentile"], ...] = ("minmax", "percentile")
+"""minmax stays closest to the float model; cut ranges, as NNCF's are, can suit a task better than its floats do."""
 DYNAMIC_PEERS: dict[str, dict[str, object]] = {
     "onnxruntime dynamic, per channel, reduced": {"per_channel": True, "reduce_range": True},
     "onnxruntime dynamic, per channel, uint8": {"per_channel": True, "weight_type": ort.QuantType.QUInt8},
@@ -81,16 +84,17 @@ class Comparison:
         print(f"  {label:42}{found.size:12,}{found.cosine:10.6f}{found.score:10.4f}{speed:9.2f}", flush=True)
         return found
 
-    def ours(self, kind: str) -> Result:
-        """Our dynamic or static artifact, saved and opened again."""
-        context = Context(scratch=self.folder, calibration=self.case.calibration if kind == "static" else None)
+    def ours(self, step: DynamicQuantize | StaticQuantize) -> Result:
+        """Our artifact, saved and opened again."""
+        static = isinstance(step, StaticQuantize)
+        context = Context(scratch=self.folder, calibration=self.case.calibration if static else None)
         model = open_model(self.case.path, context)
-        if kind == "static":
-            quantize_statically(model, StaticQuantize(), context)
+        if isinstance(step, StaticQuantize):
+            quantize_statically(model, step, context)
         else:
-            quantize_dynamically(model, DynamicQuantize(), context)
+            quantize_dynamically(model, step, context)
         model.save(self.folder / "ours.onnx")
-        return self._made(f"pressroom {kind}", self.folder / "ours.onnx")
+        return self._made(f"pressroom {step.method}{f', {step.range}' if static else ''}", self.folder / "ours.onnx")
 
     def dynamic_peers(self) -> list[Result]:
         """onnxruntime's ``quantize_dynamic``."""
@@ -193,9 +197,11 @@ def main() -> None:
         for case in cases(Path(name)):
             if arguments.only in case.name:
                 comparison = Comparison(case, Path(name))
-                print_bar("dynamic", case, comparison.ours("dynamic"), comparison.dynamic_peers())
-                static = comparison.ours("static")
-                print_bar("static", case, static, comparison.static_peers(with_nncf=not arguments.without_nncf))
+                print_bar("dynamic", case, comparison.ours(DynamicQuantize()), comparison.dynamic_peers())
+                made = {ranges: comparison.ours(StaticQuantize(range=ranges)) for ranges in RANGES}
+                peers = comparison.static_peers(with_nncf=not arguments.without_nncf)
+                for ranges, static in made.items():
+                    print_bar(f"static, {ranges}", case, static, peers)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr, spearmanr
 from torch import nn
 
 from app.cli.zoo import fetch
@@ -109,17 +109,49 @@ def cases(folder: Path) -> Iterator[Case]:
         yield _digits(folder, name, path, shape)
 
 
+@dataclass(frozen=True)
+class _Similarities:
+    """Texts, and what people said of how alike two of them are; ``pairs`` holds (left, right, similarity)."""
+
+    texts: list[str]
+    pairs: Array
+    by_rank: bool
+
+    def correlation(self, vectors: Array, chosen: Array) -> float:
+        """Of the cosines of some pairs with what people said: Spearman's or Pearson's."""
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        left, right = self.pairs[chosen, 0].astype(int), self.pairs[chosen, 1].astype(int)
+        likeness = (unit[left] * unit[right]).sum(axis=1)
+        said = self.pairs[chosen, 2]
+        found = spearmanr(likeness, said) if self.by_rank else pearsonr(likeness, said)
+        return float(found.statistic)
+
+
+def _words(name: str) -> _Similarities:
+    with (fetch("sentence-pairs") / name).open(encoding="utf-8") as lines:
+        rows = list(csv.reader((line for line in lines if not line.startswith("#")), delimiter="\t"))
+    texts = [row[side] for row in rows for side in (0, 1)]
+    pairs = [(2 * number, 2 * number + 1, float(row[2])) for number, row in enumerate(rows)]
+    return _Similarities(texts, np.array(pairs), by_rank=True)
+
+
+def _documents() -> _Similarities:
+    """Lee's 50 documents, each compared with each other one."""
+    folder = fetch("sentence-pairs")
+    said = np.loadtxt(folder / "similarities0-1.txt")
+    texts = (folder / "lee.cor").read_text("latin-1").splitlines()
+    pairs = [(left, right, said[left, right]) for left in range(50) for right in range(left + 1, 50)]
+    return _Similarities(texts, np.array(pairs), by_rank=False)
+
+
 def _minilm(folder: Path) -> Case:
-    path = folder / "words.csv"
-    with (fetch("sentence-pairs") / "wordsim353.tsv").open(encoding="utf-8") as lines:
-        pairs = list(csv.reader((line for line in lines if not line.startswith("#")), delimiter="\t"))
+    """Judged by the mean correlation over three sets of pairs, and by 192 sentences besides."""
+    tasks = (_words("wordsim353.tsv"), _words("simlex999.txt"), _documents())
+    path = folder / "texts.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
-        words = [[pair[side]] for side in (0, 1) for pair in pairs]
-        csv.writer(file).writerows([["text"], *words])
-    parts = (
-        open_dataset(DatasetFile(path=str(path), format=DatasetFormat.CSV)),
-        sentence_rows(folder, "pang_lee_polarity.cor", 192),
-    )
+        csv.writer(file).writerows([["text"], *([text] for task in tasks for text in task.texts)])
+    texts = open_dataset(DatasetFile(path=str(path), format=DatasetFormat.CSV))
+    parts = (texts, sentence_rows(folder, "pang_lee_polarity.cor", 192))
 
     def answers(model: OnnxModel) -> Array:
         found = [
@@ -129,18 +161,21 @@ def _minilm(folder: Path) -> Case:
         ]
         return np.concatenate(found)
 
-    scores = np.array([float(pair[2]) for pair in pairs])
+    ends = np.cumsum([len(task.texts) for task in tasks])
+    pair_ends = np.cumsum([len(task.pairs) for task in tasks])
 
     def score(vectors: Array, chosen: Array) -> float:
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        order = np.argsort(parts[0].order)
-        unit = unit[: 2 * len(pairs)][order]
-        likeness = (unit[: len(pairs)] * unit[len(pairs) :]).sum(axis=1)
-        return float(spearmanr(likeness[chosen], scores[chosen]).statistic)
+        in_order = vectors[: texts.rows][np.argsort(texts.order)]
+        found = []
+        for task, end, pair_end in zip(tasks, ends, pair_ends, strict=True):
+            start = pair_end - len(task.pairs)
+            own = chosen[(chosen >= start) & (chosen < pair_end)] - start
+            found.append(task.correlation(in_order[end - len(task.texts) : end], own))
+        return float(np.mean(found))
 
     calibration = sentence_rows(folder, "lee_background.cor", CALIBRATION_ROWS)
-    name = "all-MiniLM-L6-v2"
-    return Case(name, minilm_onnx(folder), calibration, "spearman", answers, score, len(pairs), is_transformer=True)
+    name, pairs = "all-MiniLM-L6-v2", int(pair_ends[-1])
+    return Case(name, minilm_onnx(folder), calibration, "similarity", answers, score, pairs, is_transformer=True)
 
 
 def _digits(folder: Path, name: str, path: Path, shape: tuple[int, ...]) -> Case:
