@@ -35,6 +35,12 @@ Pattern = Annotated[
 _CRITERIA = ("sparsity", "threshold", "max_drop")
 
 
+def _kept(pattern: object) -> float | None:
+    """The share that N:M keeps."""
+    found = re.fullmatch(r"(\d+):(\d+)", pattern) if isinstance(pattern, str) else None
+    return int(found[1]) / int(found[2]) if found and int(found[2]) else None
+
+
 class WeightPrune(Step):
     """What all of them have in common: how much goes, from where, and in which pattern."""
 
@@ -54,16 +60,32 @@ class WeightPrune(Step):
         "accuracy, f1, auc and fidelity and relative for the others. The sparsity of each layer is found from "
         "sensitivity curves on selection rows and confirmed on others; scope then does not apply.",
     )
-    scope: Literal["global", "layer"] = Field("global", description="Whose least important weights go.")
+    scope: Literal["global", "layer"] = Field(
+        "global",
+        description="Whose least important weights go: those of all selected weights together, or of each for itself.",
+    )
+    allocation: Literal["uniform", "erk", "sensitivity"] = Field(
+        "uniform",
+        description="With scope layer, how much each loses: the same; more the larger it is (Erdos-Renyi kernel); or "
+        "what adds up to the least error of the outputs on calibration rows.",
+    )
+    pattern: Pattern = "unstructured"
     include: Globs = Field((), description="Only layers whose name matches one of these globs.")
     exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")
 
     @model_validator(mode="before")
     @classmethod
-    def _half_unless_said(cls, values: object) -> object:
-        if isinstance(values, dict) and all(values.get(name) is None for name in _CRITERIA):
-            return {**values, "sparsity": 0.5}
-        return values
+    def _fill(cls, values: object) -> object:
+        """Half unless said otherwise; N:M says how much, and like an allocation it is about each weight for itself."""
+        if not isinstance(values, dict):
+            return values
+        kept = _kept(values.get("pattern"))
+        filled = dict(values)
+        if kept is not None or values.get("allocation", "uniform") != "uniform":
+            filled.setdefault("scope", "layer")
+        if all(values.get(name) is None for name in _CRITERIA):
+            filled["sparsity"] = 0.5 if kept is None else 1.0 - kept
+        return filled
 
     @model_validator(mode="after")
     def _one_criterion(self) -> Self:
@@ -72,14 +94,30 @@ class WeightPrune(Step):
             raise ValueError(f"give {' or '.join(given)}, not both")
         return self
 
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> Self:
+        kept = _kept(self.pattern)
+        if kept is not None:
+            if self.scope == "global" or self.allocation != "uniform":
+                raise ValueError(f"{self.pattern} takes as much of every weight: scope layer, allocation uniform")
+            if self.sparsity is None or abs(self.sparsity - (1.0 - kept)) > 1e-6:
+                raise ValueError(f"{self.pattern} is a sparsity of {1.0 - kept:.6g}: leave all others out")
+        if self.allocation != "uniform" and (self.scope == "global" or self.sparsity is None):
+            raise ValueError("allocation goes with scope layer and a sparsity")
+        return self
+
     def required(self) -> tuple[Need, ...]:
-        """A sparsity that is to be found needs rows to choose it by."""
-        return self.needs if self.max_drop is None else (*self.needs, "selection")
+        """A sparsity that is to be found needs rows to choose it by, an allocation by outputs rows to look at."""
+        looked_at: tuple[Need, ...] = ("calibration",) if self.allocation == "sensitivity" else ()
+        needs = tuple(dict.fromkeys((*self.needs, *looked_at)))
+        return needs if self.max_drop is None else (*needs, "selection")
 
     def refusal(self, model_format: ModelFormat) -> str | None:
         """Bare tensors have no outputs whose drop could be measured."""
         if self.max_drop is not None and model_format in TENSOR_FORMATS:
             return f"max_drop is measured on outputs, but a {model_format.value} model cannot be run: give a sparsity."
+        if self.allocation == "sensitivity" and model_format in TENSOR_FORMATS:
+            return f"allocation sensitivity is measured on outputs, but a {model_format.value} model cannot be run."
         return None
 
 
@@ -103,6 +141,10 @@ class MagnitudePrune(WeightPrune):
     def _schedules_know_where_they_end(self) -> "MagnitudePrune":
         if self.schedule is not None and self.sparsity is None:
             raise ValueError("a schedule goes with sparsity alone")
+        if self.schedule is not None and (":" in self.pattern or self.allocation == "sensitivity"):
+            raise ValueError("a schedule goes with no N:M pattern and no allocation by sensitivity")
+        if self.threshold is not None and self.pattern != "unstructured":
+            raise ValueError("a threshold goes with the unstructured pattern")
         return self
 
     def required(self) -> tuple[Need, ...]:
@@ -114,3 +156,51 @@ class MagnitudePrune(WeightPrune):
         if self.schedule is not None and model_format not in TRAINABLE_FORMATS:
             return f"schedule trains the model, but a {model_format.value} model cannot be trained: leave it out."
         return super().refusal(model_format)
+
+
+class CalibratedPrune(WeightPrune):
+    """What the methods that look at data have in common."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("calibration",)
+
+    samples: int = Field(128, ge=1, le=100_000, description="Rows that are looked at.")
+
+
+class WandaPrune(CalibratedPrune):
+    """Weights are judged by |w| times the norm of what enters them, output by output (arXiv:2306.11695)."""
+
+    summary: ClassVar[str] = "Weights that matter least for what enters their layer become zero (Wanda)"
+
+    method: Literal["wanda"] = "wanda"
+    scope: Literal["layer"] = Field("layer", description="Scores of different layers cannot be compared.")
+    fit: bool = Field(
+        False, description="What stays of each output is fitted to the layer's old outputs by least squares."
+    )
+
+
+class SparseGptPrune(CalibratedPrune):
+    """Weights go column by column, and what that does to the layer's outputs is made up for (arXiv:2301.00774)."""
+
+    summary: ClassVar[str] = "Weights become zero while those that stay make up for them (SparseGPT)"
+
+    method: Literal["sparsegpt"] = "sparsegpt"
+    scope: Literal["layer"] = Field("layer", description="Scores of different layers cannot be compared.")
+    fit: bool = Field(
+        True, description="In the end what stays of each output is fitted to the layer's old outputs by least squares."
+    )
+
+
+class TaylorPrune(CalibratedPrune):
+    """Weights are judged by |gradient times weight|, the loss that they cost to first order (arXiv:1906.10771)."""
+
+    summary: ClassVar[str] = "Weights that cost the least loss to first order become zero (Taylor)"
+
+    method: Literal["taylor"] = "taylor"
+
+
+class FisherPrune(CalibratedPrune):
+    """Weights are judged by w² times the mean squared gradient: OBD with the Fisher information (arXiv:1801.05787)."""
+
+    summary: ClassVar[str] = "Weights that cost the least loss to second order become zero (Fisher)"
+
+    method: Literal["fisher"] = "fisher"
