@@ -18,7 +18,7 @@ from workers.compression.training.schedule import Plan
 from workers.compression.training.substitutes import Prunable
 
 Importances = Sequence[npt.NDArray[np.float32]]
-Chooser = Callable[[Importances, float], Sequence[npt.NDArray[np.bool_]]]
+Chooser = Callable[[Importances, float], Sequence[npt.NDArray[np.generic]]]
 """From the importances of all weights' elements and the share of them that goes, which elements stay."""
 
 
