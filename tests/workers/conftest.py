@@ -17,7 +17,7 @@ from workers.workplace import Workplace
 @pytest.fixture
 def workplace(settings: Settings, database: Database, storage: Storage) -> Workplace:
     settings.scratch_dir.mkdir(exist_ok=True)
-    quick = {"lease_seconds": 3.0, "heartbeat_seconds": 0.5, "kill_grace_seconds": 0.5, "inspection_cpu_seconds": 1}
+    quick = {"heartbeat_seconds": 0.5, "kill_grace_seconds": 0.5, "inspection_cpu_seconds": 1}
     return Workplace(
         settings=settings.model_copy(update=quick),
         database=database,

@@ -51,14 +51,14 @@ def run(workplace: Workplace, job: JobRecord) -> JobRecord:
 
 
 @pytest.fixture
-def running(workplace: Workplace, changes_of: Changes) -> Iterator[Callable[[JobRecord], threading.Thread]]:
-    """Runs a job in a thread and returns once its child has reported something."""
+def running(workplace: Workplace, changes_of: Changes) -> Iterator[Callable[..., threading.Thread]]:
+    """Runs a job in a thread, at this workplace or another, and returns once its child has reported something."""
     threads: list[threading.Thread] = []
 
-    def start(job: JobRecord) -> threading.Thread:
+    def start(job: JobRecord, at: Workplace = workplace) -> threading.Thread:
         changes = changes_of(job.id)
         next(changes)
-        thread = threading.Thread(target=run_next, args=(workplace, job.capability))
+        thread = threading.Thread(target=run_next, args=(at, job.capability))
         thread.start()
         threads.append(thread)
         for _ in changes:
@@ -195,7 +195,7 @@ def test_a_failed_inspection_rejects_the_model(workplace: Workplace, submit: Sub
 
 
 def test_a_running_job_is_cancelled_within_seconds(
-    workplace: Workplace, submit: Submitter, running: Callable[[JobRecord], threading.Thread]
+    workplace: Workplace, submit: Submitter, running: Callable[..., threading.Thread]
 ) -> None:
     job = submit.compression({"compress": "hang"})
     thread = running(job)
@@ -208,7 +208,7 @@ def test_a_running_job_is_cancelled_within_seconds(
 
 
 def test_a_stopping_worker_puts_its_job_back_without_using_up_an_attempt(
-    workplace: Workplace, submit: Submitter, running: Callable[[JobRecord], threading.Thread]
+    workplace: Workplace, submit: Submitter, running: Callable[..., threading.Thread]
 ) -> None:
     job = submit.compression({"compress": "hang"}, max_attempts=1)
     thread = running(job)
@@ -228,7 +228,7 @@ def test_a_stopping_worker_claims_nothing_more(workplace: Workplace, submit: Sub
 
 
 def test_a_worker_whose_lease_was_taken_kills_its_child_and_changes_nothing(
-    workplace: Workplace, submit: Submitter, running: Callable[[JobRecord], threading.Thread]
+    workplace: Workplace, submit: Submitter, running: Callable[..., threading.Thread]
 ) -> None:
     job = submit.compression({"compress": "once"})
     thread = running(job)
@@ -236,7 +236,7 @@ def test_a_worker_whose_lease_was_taken_kills_its_child_and_changes_nothing(
         session.execute(update(LeaseRecord).values(lease_until=DatabaseNow() - 1.0))
         lease = session.scalars(select(LeaseRecord)).one()
         assert leases.take_over(session, lease, {}) is not None
-    second = run_next(with_settings(workplace, lease_seconds=30.0), "cpu")
+    second = run_next(workplace, "cpu")
     assert second is not None
     thread.join(timeout=5.0)
     assert not thread.is_alive()
@@ -247,12 +247,13 @@ def test_a_worker_whose_lease_was_taken_kills_its_child_and_changes_nothing(
 
 
 def test_a_database_that_hangs_cannot_keep_a_child_beyond_its_lease(
-    workplace: Workplace, submit: Submitter, running: Callable[[JobRecord], threading.Thread]
+    workplace: Workplace, submit: Submitter, running: Callable[..., threading.Thread]
 ) -> None:
-    thread = running(submit.compression({"compress": "hang"}))
+    brief = with_settings(workplace, lease_seconds=3.0)
+    thread = running(submit.compression({"compress": "hang"}), brief)
     with workplace.database.transaction() as session:
         session.execute(select(1))  # Holds SQLite's only write lock: no heartbeat gets through.
-        thread.join(timeout=workplace.settings.lease_seconds + 2.0)
+        thread.join(timeout=brief.settings.lease_seconds + 2.0)
         assert not thread.is_alive()
 
 
