@@ -1,8 +1,9 @@
 """Weights as packed codes into codebooks, which a ``Gather`` restores when onnxruntime loads the model.
 
 Stock onnxruntime folds the whole chain, at the levels basic and up, so that the layer runs as fast as in float on the
-very values of ``CodebookWeight.restored``. Embedding tables are never restored as a whole: their rows are, as they are
-looked up. Several codebooks are read by ``GatherElements``, one row of codes for each.
+very values of ``CodebookWeight.restored``. Of a weight that is mostly zero only the rest is stored. Embedding tables
+are never restored as a whole: their rows are, as they are looked up. Several codebooks are read by
+``GatherElements``, one row of codes for each.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from onnx import NodeProto, TensorProto
 from workers.compression.coding.packing import Codes
 from workers.compression.families.onnx.chains import Chain
 from workers.compression.families.onnx.editing import Editor
+from workers.compression.families.onnx.sparse_forms import scattered, sparsely, zero_code
 from workers.compression.families.onnx.table_forms import PackedRows
 from workers.compression.families.onnx.uniform_forms import as_stored
 from workers.compression.families.onnx.unpacking import row_pieces, unpacked
@@ -66,9 +68,19 @@ def _restore_from_one(chain: Chain, weight: Weight, form: CodebookWeight) -> Non
     """Codes in the order in which the weight is stored: nothing has to be re-arranged at load."""
     codes = np.asarray(weight.from_matrix(form.codes), np.uint8)
     book = chain.floats("codebook", form.codebooks.reshape(-1))
-    parts = [chain.add("Gather", book, _codes(chain, codes[rows], form.bits)) for rows in row_pieces(codes.shape)]
+    parts = [_entries(chain, form, book, codes[rows]) for rows in row_pieces(codes.shape)]
     if len(parts) > 1:
         chain.add("Concat", *parts, axis=0)
+
+
+def _entries(chain: Chain, form: CodebookWeight, book: str, codes: Codes) -> str:
+    """What codes stand for; zeros are left out of the file where that makes it smaller."""
+    zero = zero_code(form)
+    sparse = None if zero is None else sparsely((codes != zero).reshape(-1), form.bits)
+    if sparse is None:
+        return chain.add("Gather", book, _codes(chain, codes, form.bits))
+    values = chain.add("Gather", book, _codes(chain, codes.reshape(-1)[sparse.entries], form.bits))
+    return chain.reshape(scattered(chain, sparse, values), codes.shape)
 
 
 def _restore_from_many(chain: Chain, form: CodebookWeight) -> str:

@@ -2,8 +2,9 @@
 
 onnxruntime computes everything that depends on stored tensors alone when it loads a model: our own artifacts restore
 packed weights so, and a few stored bytes can be made into gigabytes the same way. Counted is every value that it may
-fold, by its inferred shape. What restores packed weights makes at most so many bytes out of each stored one; anything
-beyond that is no weight, and small next to one where it is honest: masks, tables of positions, shapes.
+fold, by its inferred shape. What restores packed weights makes at most so many bytes out of each stored one, sparse
+weights as many as ``sparse_chains`` finds; anything beyond that is no weight, and small next to one where it is
+honest: masks, tables of positions, shapes.
 """
 
 import math
@@ -12,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper
 
 from workers.compression.families.onnx.inference import GROWING, element_count, is_folded, stored_names, value_types
-from workers.compression.families.onnx.walking import layer_name, subgraphs
+from workers.compression.families.onnx.sparse_chains import scattered_bytes
+from workers.compression.families.onnx.walking import Index, layer_name, subgraphs
 from workers.compression.specs.errors import TooLarge
 
 MAX_BYTES_PER_STORED = 160
@@ -29,8 +31,9 @@ def check_expansion(proto: ModelProto, inferred: ModelProto) -> None:
     Args:
         inferred: The same model with shapes, as ``gate.check`` infers them.
     """
+    sparse = scattered_bytes(Index.of(proto))
     total = sum(_folded_bytes(proto.graph, inferred.graph, frozenset()))
-    limit = min(MAX_FOLDED_BYTES, MAX_OTHER_BYTES + MAX_BYTES_PER_STORED * proto.ByteSize())
+    limit = min(MAX_FOLDED_BYTES, MAX_OTHER_BYTES + MAX_BYTES_PER_STORED * proto.ByteSize() + sparse)
     if total > limit:
         raise TooLarge(
             f"While it is loaded, the model would expand to {total >> 20} MiB; {limit >> 20} MiB are the limit for "
