@@ -111,11 +111,18 @@ def student(classes: int) -> nn.Sequential:
 
 
 def fit(
-    network: nn.Module, rows: Arrays, *, epochs: int, seed: int, learning_rate: float = 2e-3, batch_size: int = 64
+    network: nn.Module,
+    rows: Arrays,
+    *,
+    epochs: int,
+    seed: int,
+    learning_rate: float = 2e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.01,
 ) -> nn.Module:
     """Plain AdamW with a cosine schedule, in place; how the networks that benchmarks start from are trained."""
     images, labels = torch.from_numpy(rows[0]), torch.from_numpy(rows[1])
-    optimizer = torch.optim.AdamW(network.parameters(), learning_rate)
+    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=weight_decay)
     random = torch.Generator().manual_seed(seed)
     batches = -(-len(labels) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
