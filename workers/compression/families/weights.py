@@ -18,6 +18,7 @@ from workers.compression.families.model import Array, Feeds, Model
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.form_sizes import scheme_of, uniform_bits
 from workers.compression.quantization.uniform import UniformWeight
+from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.step import selects
 
 Floats = npt.NDArray[np.float32]
@@ -115,7 +116,13 @@ class LayerInputs:
 
 
 class CompressibleModel(Model):
-    """A model whose weights can be listed, read, changed, and stored in other forms."""
+    """A model whose weights can be listed, read, changed, and stored in other forms.
+
+    Attributes:
+        leaves_out_zeros: Whether weights that are mostly zero are saved without their zeros.
+    """
+
+    leaves_out_zeros = False
 
     @abstractmethod
     def weights(self) -> tuple[Weight, ...]:
@@ -136,6 +143,14 @@ class CompressibleModel(Model):
     @abstractmethod
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
         """Why the format cannot store a weight in a form like this one, as the rest of "it stays float32: ..."."""
+
+    def leave_out_zeros(self) -> None:
+        """From now on saves weights that are mostly zero without their zeros, where that is smaller.
+
+        Raises:
+            UnsupportedTechnique: The format has no such storage.
+        """
+        raise UnsupportedTechnique(f"A {self.format.value} file stores zeros like any other value.")
 
     def stored_bits(self, weight: Weight, form: UniformWeight) -> int:
         """How many bits a weight takes in the file in a form like this one, scales and zero points counted."""

@@ -20,7 +20,7 @@ Criteria = Mapping[str, Criterion]
 
 
 def prunable_weights(model: CompressibleModel, spec: WeightPrune, *, tables: bool = True) -> list[Weight]:
-    """The weights that a step is about.
+    """The weights that a step is about; from here on the model is saved as the step says.
 
     Args:
         tables: Whether embedding tables are among them although the step does not name them. A row of a table answers
@@ -38,6 +38,8 @@ def prunable_weights(model: CompressibleModel, spec: WeightPrune, *, tables: boo
             f"None of the model's {len(candidates)} float weight matrices is selected for pruning.",
             hint="Check include and exclude.",
         )
+    if spec.storage == "sparse":
+        model.leave_out_zeros()
     for weight in weights:
         if not np.isfinite(model.matrix(weight)).all():
             raise NumericalFailure(
@@ -115,7 +117,10 @@ def tell(model: CompressibleModel, weights: Sequence[Weight], context: Context) 
     zeros = sum(weight.size - int(np.count_nonzero(model.matrix(weight))) for weight in weights)
     total = sum(weight.size for weight in weights)
     context.changed(f"{zeros} of {total} weights in {len(weights)} tensors are zero")
-    context.warn("Zeros alone do not shrink the file or speed it up: it stores them like any other value.")
+    if model.leaves_out_zeros:
+        context.warn("Zeros are left out of the file only: once loaded, the model is as large and as fast as before.")
+    else:
+        context.warn("Zeros alone do not shrink the file or speed it up: it stores them like any other value.")
     return model
 
 

@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from tests.benchmarks.peer_environments import PeerUnavailable, prepared
 from workers.compression import expand
 from workers.compression.families.onnx import gate
 from workers.compression.families.onnx.expanding import expand as expand_proto
@@ -175,15 +174,6 @@ def test_an_artifact_passes_the_gate_and_its_layers_are_seen(granularity: str) -
         assert layer.weights is not None
         assert layer.bits < 32
         np.testing.assert_array_equal(np.sort(layer.weights, axis=None), np.sort(exact.weights, axis=None))
-
-
-@pytest.fixture(scope="session")
-def oldest_runtime() -> Path:
-    """A Python with the oldest onnxruntime that installs here, kept between runs."""
-    try:
-        return prepared("oldest-onnxruntime").python
-    except PeerUnavailable as missing:
-        pytest.skip(f"the oldest onnxruntime cannot be installed here: {missing}")
 
 
 @pytest.mark.long

@@ -12,11 +12,14 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, num
 from workers.compression.data import Dataset
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer
 from workers.compression.families.onnx import forms as stored_forms
+from workers.compression.families.onnx.editing import raise_opset
 from workers.compression.families.onnx.layer_inputs import layer_inputs
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
 from workers.compression.families.onnx.matrices import weights_of
 from workers.compression.families.onnx.sessions import open_session, run_session
+from workers.compression.families.onnx.sparse_floats import without_zeros
+from workers.compression.families.onnx.unpacking import UNPACKING_OPSET
 from workers.compression.families.onnx.variations import Variations
 from workers.compression.families.onnx.walking import Index, array
 from workers.compression.families.weights import CompressibleModel, Floats, LayerInputs, Weight, WeightForm
@@ -75,12 +78,13 @@ class OnnxModel(CompressibleModel):
         return run_session(session, [port.name for port in self.outputs], wanted)
 
     def save(self, path: Path) -> None:
-        """Writes one self-contained ``.onnx`` file."""
-        path.write_bytes(self.serialized())
+        """Writes one self-contained ``.onnx`` file, without the zeros in it if they are to be left out."""
+        proto = without_zeros(self.proto) if self.leaves_out_zeros else self.proto
+        path.write_bytes(_bytes(proto))
 
     def serialized(self) -> bytes:
-        """The file's bytes; the same for the same model."""
-        return bytes(self.proto.SerializeToString(deterministic=True))
+        """The bytes of a file that has all zeros in it; the same for the same model."""
+        return _bytes(self.proto)
 
     def stored_layers(self) -> Iterator[StoredLayer]:
         """Layers in order of execution."""
@@ -136,6 +140,12 @@ class OnnxModel(CompressibleModel):
         """Every form can be restored by standard operators, if the weight is not too large."""
         return stored_forms.why_not(weight, form)
 
+    def leave_out_zeros(self) -> None:
+        """Raises the opset to what restoring them needs."""
+        raise_opset(self.proto, UNPACKING_OPSET)
+        self.leaves_out_zeros = True
+        self.changed()
+
     def layer_inputs(
         self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1
     ) -> Iterator[tuple[Weight, LayerInputs]]:
@@ -176,6 +186,10 @@ class OnnxModel(CompressibleModel):
         if self._session is None:
             self._session = open_session(self.serialized(), self._threads)
         return self._session
+
+
+def _bytes(proto: ModelProto) -> bytes:
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _port(value: ValueInfoProto) -> Port:

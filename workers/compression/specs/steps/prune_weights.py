@@ -70,6 +70,11 @@ class WeightPrune(Step):
         "what adds up to the least error of the outputs on calibration rows.",
     )
     pattern: Pattern = "unstructured"
+    storage: Literal["dense", "sparse"] = Field(
+        "dense",
+        description="sparse: the ONNX file leaves the zeros out wherever that is smaller and fills them in when it is "
+        "loaded, by standard operators; loading takes longer and more memory.",
+    )
     include: Globs = Field((), description="Only layers whose name matches one of these globs.")
     exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")
 
@@ -113,7 +118,9 @@ class WeightPrune(Step):
         return needs if self.max_drop is None else (*needs, "selection")
 
     def refusal(self, model_format: ModelFormat) -> str | None:
-        """Bare tensors have no outputs whose drop could be measured."""
+        """Bare tensors have no outputs whose drop could be measured; only ONNX files compute at load."""
+        if self.storage == "sparse" and model_format is not ModelFormat.ONNX:
+            return f"Only an ONNX file can fill zeros in when it is loaded, a {model_format.value} file cannot."
         if self.max_drop is not None and model_format in TENSOR_FORMATS:
             return f"max_drop is measured on outputs, but a {model_format.value} model cannot be run: give a sparsity."
         if self.allocation == "sensitivity" and model_format in TENSOR_FORMATS:

@@ -81,7 +81,9 @@ class TrainableOnnx(OnnxModel, TrainableModel):
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         replace_head(proto, max(len(classes), 1), seed)
-        return TrainableOnnx(proto, tokenizer=self._tokenizer)
+        made = TrainableOnnx(proto, tokenizer=self._tokenizer)
+        made.leaves_out_zeros = self.leaves_out_zeros
+        return made
 
     def _fixed_rows(self) -> int | None:
         sizes = {port.shape[0] for port in self.inputs if port.shape}
@@ -94,7 +96,9 @@ def trainable_model(model: Model) -> TrainableOnnx:
     if isinstance(model, TrainableOnnx):
         return model
     opened = as_onnx(model)
-    return TrainableOnnx(opened.proto, opened.size_bytes(), opened.tokenizer_file())
+    made = TrainableOnnx(opened.proto, opened.size_bytes(), opened.tokenizer_file())
+    made.leaves_out_zeros = opened.leaves_out_zeros
+    return made
 
 
 def _register(module: torch.nn.Module, name: str, values: Tensor, *, statistic: bool) -> None:
