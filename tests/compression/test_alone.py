@@ -11,6 +11,7 @@ from workers.compression import alone
 from workers.compression.data import open_dataset
 from workers.compression.specs.messages import Data
 from workers.compression.specs.steps.finetune import HeadFinetune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.specs.steps.quantize import DynamicQuantize, StaticQuantize
 
 STUDENT = "mdl_" + "0" * 26
@@ -52,6 +53,15 @@ def test_files_of_their_own_are_used_whole(digits: Path, others: Path, tmp_path:
     assert parts(both) == {"train": ("others.npz", whole), "evaluation": ("digits.npz", whole)}
     needless = alone.share_out(files(data=digits), tmp_path / "b", (DynamicQuantize(),))
     assert parts(needless) == {"evaluation": ("digits.npz", whole)}
+
+
+def test_rows_to_choose_by_to_confirm_and_to_evaluate_on_are_different_ones(digits: Path, tmp_path: Path) -> None:
+    shared = alone.share_out(files(data=digits), tmp_path / "scratch", (MagnitudePrune(max_drop=0.01),))
+    roles = [shared.selection, shared.confirmation, shared.evaluation]
+    numbers = [set(open_dataset(file).order.tolist()) for file in roles if file is not None]
+    assert len(numbers) == 3
+    assert set.union(*numbers) == set(range(len(trained.digits_split()[1])))
+    assert sum(map(len, numbers)) == len(trained.digits_split()[1])
 
 
 def test_one_file_given_twice_is_divided(digits: Path, tmp_path: Path) -> None:

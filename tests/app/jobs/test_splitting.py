@@ -1,6 +1,7 @@
 """Roles never share rows, and every role that is needed gets some."""
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from app.jobs.schemas import JobCreate, Split
 from app.jobs.splitting import split_roles
 
-Step = dict[str, str]
+Step = dict[str, Any]
 
 DYNAMIC = {"technique": "quantize"}
 STATIC = {"technique": "quantize", "method": "static"}
 FINETUNE = {"technique": "finetune"}
+SEARCH = {"technique": "prune", "max_drop": 0.01}
 DATASETS = st.sampled_from([None, "dst_a", "dst_b", "dst_c"])
 
 
@@ -72,13 +74,35 @@ def test_the_summary_says_which_rows_are_trained_on() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("data", "shares"),
+    [
+        ({"evaluation": "dst_a"}, {"selection": 3 / 14, "confirmation": 3 / 14, "evaluation": 8 / 14}),
+        ({"train": "dst_a"}, {"train": 6 / 14, "selection": 3 / 14, "confirmation": 3 / 14, "evaluation": 2 / 14}),
+        (
+            {"train": "dst_a", "evaluation": "dst_b"},
+            {"train": 1.0, "selection": 3 / 14, "confirmation": 3 / 14, "evaluation": 8 / 14},
+        ),
+    ],
+)
+def test_rows_to_choose_and_to_confirm_by_are_set_aside_of_those_to_evaluate_on(
+    data: dict[str, str], shares: dict[str, float]
+) -> None:
+    found = split(SEARCH, **data)
+    assert {role: part.part[1] - part.part[0] for role, part in found.roles.items()} == pytest.approx(shares, abs=1e-5)
+    assert found.roles["selection"].dataset == found.roles["evaluation"].dataset
+    assert "21 % selection, 21 % confirmation" in found.summary
+
+
 def test_training_rows_are_never_measured_on() -> None:
     found = split(DYNAMIC, train="dst_a")
     assert found.roles["train"].part == (0.0, 0.75)
     assert found.roles["evaluation"].part == (0.75, 1.0)
 
 
-@given(train=DATASETS, calibration=DATASETS, evaluation=DATASETS, step=st.sampled_from([DYNAMIC, STATIC, FINETUNE]))
+@given(
+    train=DATASETS, calibration=DATASETS, evaluation=DATASETS, step=st.sampled_from([DYNAMIC, STATIC, FINETUNE, SEARCH])
+)
 def test_no_row_plays_two_roles(train: str | None, calibration: str | None, evaluation: str | None, step: Step) -> None:
     named = {"train": train, "calibration": calibration, "evaluation": evaluation}
     given_roles = {role: dataset for role, dataset in named.items() if dataset}
@@ -91,7 +115,7 @@ def test_no_row_plays_two_roles(train: str | None, calibration: str | None, eval
             assert one.part[1] <= other.part[0] or other.part[1] <= one.part[0]
 
 
-@pytest.mark.parametrize("step", [DYNAMIC, STATIC, FINETUNE])
+@pytest.mark.parametrize("step", [DYNAMIC, STATIC, FINETUNE, SEARCH])
 def test_parts_of_a_shared_dataset_cover_it(step: Step) -> None:
     parts = [part.part for part in split(step, train="dst_a", calibration="dst_a", evaluation="dst_a").roles.values()]
     assert [low for low, _ in parts] == [0.0, *[high for _, high in parts[:-1]]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,24 @@ def rows(digits: Callable[..., Dataset]) -> Rows:
     )
 
 
-def opened(folder: Path, model_format: ModelFormat = ModelFormat.ONNX) -> CompressibleModel:
-    write = {ModelFormat.ONNX: trained.write_onnx, ModelFormat.PT2: trained.write_pt2}[model_format]
-    path = write("mlp", folder / f"model.{model_format.value}")
-    return as_compressible(family(model_format).open_model(path, Context(scratch=folder)))
+Open = Callable[..., CompressibleModel]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """The trained perceptron, opened anew each time; its file is written once."""
+    folder = tmp_path_factory.mktemp("models")
+    writers = {ModelFormat.ONNX: trained.write_onnx, ModelFormat.PT2: trained.write_pt2}
+
+    @cache
+    def written(model_format: ModelFormat) -> Path:
+        return writers[model_format]("mlp", folder / f"model.{model_format.value}")
+
+    def open_model(model_format: ModelFormat = ModelFormat.ONNX) -> CompressibleModel:
+        context = Context(scratch=folder)
+        return as_compressible(family(model_format).open_model(written(model_format), context))
+
+    return open_model
 
 
 def pruned(
@@ -63,9 +78,9 @@ def sparsity(model: CompressibleModel) -> float:
 
 @pytest.mark.parametrize("model_format", [ModelFormat.ONNX, ModelFormat.PT2])
 def test_the_confirmed_drop_is_within_the_limit_at_far_more_zeros_than_uniform_pruning_reaches(
-    model_format: ModelFormat, rows: Rows, tmp_path: Path
+    model_format: ModelFormat, opened: Open, rows: Rows, tmp_path: Path
 ) -> None:
-    uniform = opened(tmp_path, model_format)
+    uniform = opened(model_format)
     judging = JudgingRows(uniform, uniform.run, rows[0])
     drops = {}
     for percent in range(50, 96, 5):
@@ -73,31 +88,31 @@ def test_the_confirmed_drop_is_within_the_limit_at_far_more_zeros_than_uniform_p
         with uniform.varied(values) as run:
             drops[percent / 100] = judging.drop(run).value
     reached = max(total for total, drop in drops.items() if drop <= 0.03)
-    made, found, context = pruned(opened(tmp_path, model_format), MagnitudePrune(max_drop=0.03), tmp_path, rows)
+    made, found, context = pruned(opened(model_format), MagnitudePrune(max_drop=0.03), tmp_path, rows)
     assert found.confirmed
     assert found.selection.drop <= 0.03
     assert found.confirmation.drop <= 0.03
     assert (found.selection.rows, found.confirmation.rows) == (300, 300)
     assert sparsity(made) == pytest.approx(found.sparsity, abs=1e-3)
     assert found.evaluations <= 40
-    assert 1.0 - found.sparsity < 0.85 * (1.0 - reached)
+    assert 1.0 - found.sparsity < 0.7 * (1.0 - reached)
     assert f"sparsity {found.sparsity:.2%} found" in context.changes[0]
     # What is reported is what the model that came out does.
-    kept = JudgingRows(opened(tmp_path, model_format), uniform.run, rows[1])
+    kept = JudgingRows(opened(model_format), uniform.run, rows[1])
     assert kept.drop(made.run).value == pytest.approx(found.confirmation.drop)
 
 
-def test_same_rows_same_zeros(rows: Rows, tmp_path: Path) -> None:
+def test_same_rows_same_zeros(opened: Open, rows: Rows, tmp_path: Path) -> None:
     spec = MagnitudePrune(max_drop=0.02)
-    first, second = (pruned(opened(tmp_path), spec, tmp_path, rows) for _ in range(2))
+    first, second = (pruned(opened(), spec, tmp_path, rows) for _ in range(2))
     assert first[1] == second[1]
     for weight in first[0].weights():
         np.testing.assert_array_equal(first[0].matrix(weight), second[0].matrix(weight))
 
 
-def test_a_choice_that_a_few_rows_happened_to_like_is_seen_through(rows: Rows, tmp_path: Path) -> None:
+def test_a_choice_that_a_few_rows_happened_to_like_is_seen_through(opened: Open, rows: Rows, tmp_path: Path) -> None:
     few = replace(rows[0], order=rows[0].order[:20])
-    _, found, context = pruned(opened(tmp_path), MagnitudePrune(max_drop=0.005), tmp_path, (few, *rows[1:]))
+    _, found, context = pruned(opened(), MagnitudePrune(max_drop=0.005), tmp_path, (few, *rows[1:]))
     assert found.selection.rows == 20
     assert found.selection.drop != found.confirmation.drop
     assert found.confirmations > 1
@@ -106,8 +121,10 @@ def test_a_choice_that_a_few_rows_happened_to_like_is_seen_through(rows: Rows, t
     assert found.confirmed or any("confirmation rows show" in warning for warning in context.warnings)
 
 
-def test_without_a_sparsity_within_the_limit_the_error_names_what_is_possible(rows: Rows, tmp_path: Path) -> None:
-    model = opened(tmp_path)
+def test_without_a_sparsity_within_the_limit_the_error_names_what_is_possible(
+    opened: Open, rows: Rows, tmp_path: Path
+) -> None:
+    model = opened()
     before = {weight.name: np.array(model.matrix(weight)) for weight in model.weights()}
     with pytest.raises(ConstraintInfeasible, match=r"Even with 0\.\d% zeros fidelity drops by .* at most 0 ") as error:
         pruned(model, MagnitudePrune(max_drop=0.0), tmp_path, rows, evaluation=Evaluation(metric="fidelity"))
@@ -116,28 +133,30 @@ def test_without_a_sparsity_within_the_limit_the_error_names_what_is_possible(ro
         np.testing.assert_array_equal(model.matrix(weight), before[weight.name])
 
 
-def test_a_limit_that_allows_everything_ends_at_the_most_that_is_tried(rows: Rows, tmp_path: Path) -> None:
-    made, found, context = pruned(opened(tmp_path), MagnitudePrune(max_drop=1.0), tmp_path, rows)
+def test_a_limit_that_allows_everything_ends_at_the_most_that_is_tried(
+    opened: Open, rows: Rows, tmp_path: Path
+) -> None:
+    made, found, context = pruned(opened(), MagnitudePrune(max_drop=1.0), tmp_path, rows)
     assert found.capped
     assert sparsity(made) == pytest.approx(0.99, abs=1e-3)
     assert found.evaluations == 1
     assert "the most that is tried" in context.changes[0]
 
 
-def test_without_labels_the_outputs_direction_counts(rows: Rows, tmp_path: Path) -> None:
+def test_without_labels_the_outputs_direction_counts(opened: Open, rows: Rows, tmp_path: Path) -> None:
     made, found, _ = pruned(
-        opened(tmp_path), MagnitudePrune(max_drop=0.01), tmp_path, rows, evaluation=Evaluation(metric="fidelity")
+        opened(), MagnitudePrune(max_drop=0.01), tmp_path, rows, evaluation=Evaluation(metric="fidelity")
     )
     assert (found.metric, found.selection.original) == ("fidelity", pytest.approx(1.0))
     assert found.confirmation.drop <= 0.01
-    original = opened(tmp_path)
+    original = opened()
     unseen = JudgingRows(original, original.run, rows[2], "fidelity").drop(made.run)
     assert unseen.value == pytest.approx(found.confirmation.drop, abs=0.005)
 
 
-def test_parts_are_pruned_by_whatever_function_is_given(rows: Rows, tmp_path: Path) -> None:
+def test_parts_are_pruned_by_whatever_function_is_given(opened: Open, rows: Rows, tmp_path: Path) -> None:
     """The search knows nothing of magnitudes: weights that go at random may go less far."""
-    model = opened(tmp_path)
+    model = opened()
     random = {weight.name: np.random.default_rng(3).random(weight.matrix_shape) for weight in model.weights()}
 
     def at_random(weight: Weight, share: float) -> Floats:
@@ -158,8 +177,6 @@ def test_parts_are_pruned_by_whatever_function_is_given(rows: Rows, tmp_path: Pa
     assert found[0].sparsity < found[1].sparsity - 0.2
 
 
-def test_rows_to_choose_by_are_asked_for(tmp_path: Path) -> None:
+def test_rows_to_choose_by_are_asked_for(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(DatasetMismatch, match="rows to select and to confirm"):
-        handler_for(MagnitudePrune, ModelFormat.ONNX)(
-            opened(tmp_path), MagnitudePrune(max_drop=0.1), Context(scratch=tmp_path)
-        )
+        handler_for(MagnitudePrune, ModelFormat.ONNX)(opened(), MagnitudePrune(max_drop=0.1), Context(scratch=tmp_path))
