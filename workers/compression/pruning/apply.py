@@ -18,6 +18,8 @@ from workers.compression.tolerance.prunable import PrunableWeights
 Criteria = Mapping[str, Criterion]
 """By the weight's name."""
 
+_WHY_NOT = "what enters the layer cannot be watched, or is zero or not finite on the calibration rows"
+
 
 def prunable_weights(model: CompressibleModel, spec: WeightPrune, *, tables: bool = True) -> list[Weight]:
     """The weights that a step is about; from here on the model is saved as the step says.
@@ -154,13 +156,9 @@ def _check_judged(judged: Sequence[Weight], weights: Sequence[Weight], context: 
     left = [weight.layer for weight in weights if weight.name not in names]
     if not judged:
         raise UnsupportedTechnique(
-            f"{left[0]}: what enters the layer cannot be watched, or is zero or not finite on the calibration rows; "
-            "so it is with all that are selected.",
+            f"{left[0]} cannot be judged, nor can any other that is selected: {_WHY_NOT}.",
             hint="Give other calibration rows, or prune by magnitude.",
         )
     if left:
         others = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        context.warn(
-            f"{left[0]}{others} not pruned: what enters the layer cannot be watched, or is zero or not finite on the "
-            "calibration rows"
-        )
+        context.warn(f"{left[0]}{others} not pruned: {_WHY_NOT}")

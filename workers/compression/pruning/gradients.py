@@ -1,0 +1,107 @@
+"""Criteria that go by gradients: how much the loss would change if a weight were not there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from workers.compression.context import Context
+from workers.compression.data import Dataset
+from workers.compression.families.model import Model
+from workers.compression.families.trainable import Trainable, as_trainable
+from workers.compression.families.weights import Weight
+from workers.compression.pruning.criteria import Criterion, Judge, Scored
+from workers.compression.specs.errors import DatasetMismatch, NumericalFailure
+from workers.compression.specs.formats import Task
+from workers.compression.specs.steps.prune_weights import CalibratedPrune
+from workers.compression.training.failures import explaining_gradients
+from workers.compression.training.feeding import Feed
+from workers.compression.training.lessons import plain_objective
+from workers.compression.training.objectives import Made, Objective, Rows, pooled
+
+Order = Literal[1, 2]
+_LABELLED = frozenset({Task.CLASSIFICATION, Task.REGRESSION})
+
+
+def judging_gradients(model: Model, spec: CalibratedPrune, order: Order, context: Context) -> Judge:
+    """Differentiates the loss of single rows, or of as many as the network takes at a time.
+
+    Classes and values that the rows are labelled with give the loss. Without them what counts is how far the outputs
+    move from what they are. That distance has no gradient where it is zero, but the mean square of the gradients of
+    random projections of the outputs is its curvature, so those take the place of the loss.
+
+    Args:
+        order: 1 for the mean of |gradient times weight| (Molchanov et al., arXiv:1906.10771, by weight), 2 for half the
+            mean of its square (OBD with the empirical Fisher information, Theis et al., arXiv:1801.05787).
+
+    Raises:
+        DatasetMismatch: There are no rows.
+    """
+    dataset = context.any_data()
+    if dataset is None:
+        raise DatasetMismatch("This method looks at calibration data; none was given.")
+
+    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, Criterion]]:
+        learner = as_trainable(model)
+        trainable = learner.trainable()
+        named = {known: name for name, known in trainable.names.items()}
+        parameters = {
+            weight.name: trainable.module.get_parameter(named[weight.name])
+            for weight in weights
+            if weight.name in named
+        }
+        sums = _summed(learner, trainable, parameters, dataset.limited(spec.samples), order, context)
+        for weight in weights:
+            if weight.name in sums:
+                yield weight, Scored(np.asarray(weight.to_matrix(_finite(weight, sums[weight.name])), np.float32))
+
+    return judge
+
+
+def _summed(
+    model: Model,
+    trainable: Trainable,
+    parameters: Mapping[str, torch.nn.Parameter],
+    dataset: Dataset,
+    order: Order,
+    context: Context,
+) -> dict[str, torch.Tensor]:
+    """What the rows' gradients come to for each weight, by its name."""
+    chosen = list(parameters.values())
+    sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in chosen]
+    objective = plain_objective(trainable, dataset) if dataset.task in _LABELLED else None
+    random = torch.Generator().manual_seed(context.seed)
+    feed = Feed(model, 1, trainable.compute_batch, context.seed)
+    torch.set_num_threads(context.threads)
+    with explaining_gradients():
+        for done, rows in enumerate(feed.once(dataset, torch.device("cpu"))):
+            loss = _loss(Made(tuple(trainable.module(*rows.inputs))), rows, objective, dataset.pooling, random)
+            gradients = torch.autograd.grad(loss, chosen, allow_unused=True)
+            for total, parameter, gradient in zip(sums, chosen, gradients, strict=True):
+                if gradient is not None:
+                    change = gradient.float() * parameter.detach().float()
+                    total.add_(change.abs() if order == 1 else 0.5 * change.square())
+            context.progress(done / max(feed.count(dataset), 1), "gradients")
+    return dict(zip(parameters, sums, strict=True))
+
+
+def _loss(made: Made, rows: Rows, objective: Objective | None, pooling: str, random: torch.Generator) -> torch.Tensor:
+    if objective is not None:
+        return objective.loss(made, rows)
+    parts = []
+    for output in made.floats:
+        values = pooled(output, rows.mask, pooling)
+        signs = torch.randint(0, 2, values.shape, generator=random) * 2.0 - 1.0
+        parts.append((values * signs).sum() / values.detach().square().sum().sqrt().clamp_min(1e-12))
+    return torch.stack(parts).sum()
+
+
+def _finite(weight: Weight, total: torch.Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = total.numpy()
+    if not np.isfinite(values).all():
+        raise NumericalFailure(
+            f"{weight.layer}: the gradients of the weight {weight.name} are not finite on the calibration rows.",
+            hint="Give other calibration rows, exclude the layer, or prune by magnitude.",
+        )
+    return values
