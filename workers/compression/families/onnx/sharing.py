@@ -1,20 +1,23 @@
 """One stored tensor for all nodes of a graph that read the same values."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from workers.compression.families.model import Array
-from workers.compression.families.onnx.walking import Index, Value, array
+from workers.compression.families.onnx.walking import Index, Scope, Value, array
 
-SameAs = Callable[[Iterable[tuple[str, Array]]], dict[str, str]]
+Tensors = Mapping[str, Callable[[], Array]]
+Shared = tuple[Mapping[str, str], Iterator[tuple[str, Array]]]
+"""Names of tensors, each mapped to the one that stands for it; and new values of some that stay."""
 
 
-def repeat_stored(proto: ModelProto, same_as: SameAs) -> int:
-    """Lets readers of repeated tensors read the first one and drops the others, in place.
+def store_once(proto: ModelProto, find: Callable[[Tensors], Shared]) -> int:
+    """Lets readers of a tensor read another one that stands for it, and drops it; in place.
 
     Args:
-        same_as: Maps names of tensors that repeat another to that one's name.
+        find: Is asked for each graph by itself.
 
     Returns:
         How many were dropped. Tensors inside ``Constant`` nodes and those that are outputs themselves stay.
@@ -22,15 +25,20 @@ def repeat_stored(proto: ModelProto, same_as: SameAs) -> int:
     index = Index.of(proto)
     dropped = 0
     for scope in index.scopes:
-        own = {tensor.name: Value(scope, tensor.name) for tensor in scope.graph.initializer}
-        free = {name: value for name, value in own.items() if value not in index.outputs}
-        repeated = same_as((name, array(index.stored[value])) for name, value in free.items())
-        for name, original in repeated.items():
-            for reader in index.readers.get(own[name], ()):
-                reader.place.node.input[reader.slot] = original
+        stored = {tensor.name: tensor for tensor in _free(index, scope)}
+        shared, changed = find({name: partial(array, tensor) for name, tensor in stored.items()})
+        for name, values in changed:
+            stored[name].CopyFrom(numpy_helper.from_array(values, name))
+        for name, kept in shared.items():
+            for reader in index.readers.get(Value(scope, name), ()):
+                reader.place.node.input[reader.slot] = kept
         for graph_field in (scope.graph.initializer, scope.graph.input):
             for position in reversed(range(len(graph_field))):
-                if graph_field[position].name in repeated:
+                if graph_field[position].name in shared:
                     del graph_field[position]
-        dropped += len(repeated)
+        dropped += len(shared)
     return dropped
+
+
+def _free(index: Index, scope: Scope) -> Iterator[TensorProto]:
+    return (tensor for tensor in scope.graph.initializer if Value(scope, tensor.name) not in index.outputs)

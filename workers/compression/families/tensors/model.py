@@ -80,10 +80,17 @@ class TensorsModel(CompressibleModel):
 
     def replace(self, matrices: Iterable[tuple[Weight, Floats]]) -> None:
         """Gives tensors other values in their own type."""
+        self.change((weight.name, self._in_own_type(weight, matrix)) for weight, matrix in matrices)
+
+    def _in_own_type(self, weight: Weight, matrix: Floats) -> Array:
+        values = torch.from_numpy(np.asarray(weight.from_matrix(matrix), np.float32))
+        return to_numpy(values.to(self.stored[weight.name].dtype))
+
+    def change(self, values: Iterable[tuple[str, Array]]) -> None:
+        """Gives tensors other values of the same type and shape; takes them one at a time."""
         spool, tensors = Spool(self._content.scratch), dict(self.stored)
-        for weight, matrix in matrices:
-            values = torch.from_numpy(np.asarray(weight.from_matrix(matrix), np.float32))
-            tensors[weight.name] = spool.keep(to_numpy(values.to(tensors[weight.name].dtype)))
+        for name, array in values:
+            tensors[name] = spool.keep(array)
         self._take(tensors)
 
     def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:

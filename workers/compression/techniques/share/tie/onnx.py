@@ -1,14 +1,15 @@
 """Tying of ONNX weights: every reader of a repeated tensor reads the first copy."""
 
+from functools import partial
+
 from workers.compression.context import Context
 from workers.compression.families.model import Model
 from workers.compression.families.onnx.model import as_onnx
-from workers.compression.families.onnx.sharing import repeat_stored
+from workers.compression.families.onnx.sharing import store_once
 from workers.compression.registry import implements
-from workers.compression.specs.errors import NothingCompressed
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.share import TieShare
-from workers.compression.techniques.share.identity import same_as
+from workers.compression.techniques.share.tie.finding import shared_among, summarize
 
 
 @implements(TieShare, formats=(ModelFormat.ONNX,))
@@ -16,10 +17,7 @@ def tie_initializers(model: Model, spec: TieShare, context: Context) -> Model:
     """Drops initializers that repeat an earlier one of the same graph, in place."""
     model = as_onnx(model)
     before = model.proto.ByteSize()
-    dropped = repeat_stored(model.proto, same_as)
-    if not dropped:
-        raise NothingCompressed("No two stored tensors of the model are identical.")
+    dropped = store_once(model.proto, partial(shared_among, spec=spec, context=context))
     model.changed()
-    saved = before - model.proto.ByteSize()
-    context.changed(f"{dropped} tensors are stored once with another, which saves {saved} bytes")
+    summarize(dropped, before - model.proto.ByteSize(), spec, context)
     return model

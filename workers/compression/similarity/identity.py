@@ -12,7 +12,7 @@ SMALLEST_BYTES = 64
 
 
 def same_as(tensors: Iterable[tuple[str, Array]]) -> dict[str, str]:
-    """Names of tensors that repeat an earlier one, each mapped to the first with that content.
+    """Names of tensors that repeat an earlier one to the last bit, each mapped to the first with that content.
 
     Args:
         tensors: Names and values, taken one at a time.
@@ -22,8 +22,12 @@ def same_as(tensors: Iterable[tuple[str, Array]]) -> dict[str, str]:
     for name, values in tensors:
         if values.nbytes < SMALLEST_BYTES:
             continue
-        content = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
-        original = first.setdefault((values.dtype.name, values.shape, content), name)
+        original = first.setdefault((values.dtype.name, values.shape, digest(values)), name)
         if original != name:
             repeated[name] = original
     return repeated
+
+
+def digest(values: Array) -> bytes:
+    """A hash of the bytes in C order; type and shape are not part of it."""
+    return hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
