@@ -29,7 +29,8 @@ def field_errors(errors: Iterable[Mapping[str, Any]], body: Any = None) -> list[
         location = tuple(error.get("loc", ()))
         if location and location[0] in SOURCES:
             location = location[1:]
-        found.append(FieldError(pointer=json_pointer(_strip_tags(location, body)), detail=str(error.get("msg", ""))))
+        pointer = json_pointer(_strip_tags(location, body, names_field=error.get("type") != "value_error"))
+        found.append(FieldError(pointer=pointer, detail=str(error.get("msg", ""))))
     return found
 
 
@@ -51,18 +52,18 @@ def _without_echoes(errors: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [error for error in errors if not is_echo(error)]
 
 
-def _strip_tags(location: Sequence[str | int], body: Any) -> list[str | int]:
+def _strip_tags(location: Sequence[str | int], body: Any, *, names_field: bool) -> list[str | int]:
     """Drops the parts that name an arm of a union instead of a key of the request.
 
-    A discriminated union puts its tag (``quantize.static``) into the location. The request has no such key, and
-    something follows the tag, so a part that is not a key of the object it stands in while the next part is one, or
-    that stands before nothing but the missing field, is a tag.
+    A discriminated union puts its tag (``quantize.static``) into the location. The request has no such key, so a part
+    that is not a key of the object it stands in is a tag, unless it is the last one and ``names_field``, such as one
+    that is missing; what is wrong with an arm as a whole ends in its tag.
     """
     kept: list[str | int] = []
     here = body
     for index, part in enumerate(location):
         following = location[index + 1 :]
-        is_tag = isinstance(here, Mapping) and part not in here and following
+        is_tag = isinstance(here, Mapping) and part not in here and (following or not names_field)
         if is_tag or (part == BAD_KEY and not following):
             continue
         kept.append(part)

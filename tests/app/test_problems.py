@@ -102,6 +102,8 @@ def test_pointers_follow_the_rfc() -> None:
     assert json_pointer(("a/b", 0, "c~d")) == "/a~1b/0/c~0d"
     missing = [{"loc": ("body", "recipe", 0, "prune.magnitude", "sparsity"), "msg": "Field required"}]
     assert field_errors(missing, {"recipe": [{}]})[0].pointer == "/recipe/0/sparsity"
+    whole = [{"type": "value_error", "loc": ("body", "recipe", 0, "prune.magnitude"), "msg": "give one, not both"}]
+    assert field_errors(whole, {"recipe": [{}]})[0].pointer == "/recipe/0"
     assert field_errors([{"loc": ("body", "model"), "msg": "Field required"}], {})[0].pointer == "/model"
 
 
