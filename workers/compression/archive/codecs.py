@@ -1,0 +1,110 @@
+"""The codecs of a block, by the number that stands for each in the file; ``docs/prsz.md`` describes them."""
+
+from enum import IntEnum
+
+import numpy as np
+import zstandard
+
+from workers.compression.coding import packing, planes, symbols
+from workers.compression.coding.byte_stream import Reader, broken
+
+ZSTD_LEVEL = 19
+_PACKED_BITS = (3, 5, 6, 7)
+_SAMPLE = 1 << 16
+
+
+class Codec(IntEnum):
+    """How a block is coded. A number is never given to another codec."""
+
+    RAW = 0
+    CONSTANT = 1
+    ZSTD = 2
+    PLANES = 3
+    SYMBOLS = 4
+    PACKED = 5
+
+
+def encode(block: bytes, width: int) -> tuple[Codec, bytes]:
+    """The smallest coding of a block.
+
+    Args:
+        width: Bytes of an element, 1, 2, 4 or 8.
+    """
+    if block and block == block[:1] * len(block):
+        return Codec.CONSTANT, block[:1]
+    coded = list(_candidates(block, width))
+    return min([(Codec.RAW, block), *coded], key=lambda found: len(found[1]))
+
+
+def _candidates(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
+    found: list[tuple[Codec, bytes]] = []
+    width = width if len(block) % width == 0 else 1
+    chosen = symbols.encode(np.frombuffer(block, f"<u{width}"))
+    if chosen is not None:
+        found.append((Codec.SYMBOLS, bytes([width]) + chosen))
+    if width > 1:
+        found.append((Codec.PLANES, bytes([width]) + planes.encode(np.frombuffer(block, f"<u{width}"))))
+    else:
+        found += _packed(block)
+    if width == 1 or chosen is not None or _repeats(block):
+        found.append((Codec.ZSTD, zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(block)))
+    return found
+
+
+def _packed(block: bytes) -> list[tuple[Codec, bytes]]:
+    """Codes of so many bits that they cross the borders of bytes, as ``coding.packing`` packs them."""
+    found: list[tuple[Codec, bytes]] = []
+    for bits in _PACKED_BITS:
+        codes = packing.unpack(np.frombuffer(block, np.uint8), bits, len(block) * 8 // bits)
+        if packing.pack(codes, bits).tobytes() == block and (coded := symbols.encode(codes)) is not None:
+            found.append((Codec.PACKED, bytes([bits]) + coded))
+    return found
+
+
+def _repeats(block: bytes) -> bool:
+    """Whether zstd finds anything in a sample of floats: it takes long to find nothing."""
+    sample = block[:_SAMPLE]
+    return len(zstandard.ZstdCompressor(level=3).compress(sample)) < len(sample) * 0.8
+
+
+def decode(codec: int, data: memoryview, size: int) -> bytes | memoryview:
+    """The ``size`` bytes of a block.
+
+    Raises:
+        InvalidModel: The data is malformed, or the codec is unknown.
+    """
+    if codec == Codec.RAW:
+        if len(data) != size:
+            raise broken("A raw block has another size than stated")
+        return data
+    if codec == Codec.CONSTANT:
+        if len(data) != 1:
+            raise broken("A constant block is not one byte")
+        return bytes(data) * size
+    if codec == Codec.ZSTD:
+        return planes.unzstd(data, size)
+    reader = Reader(data)
+    if codec == Codec.PACKED:
+        return _decode_packed(reader, size)
+    width = reader.byte()
+    if codec not in {Codec.PLANES, Codec.SYMBOLS} or width not in {1, 2, 4, 8} or size % width:
+        raise broken("A block is coded in an unknown way")
+    dtype = np.dtype(f"<u{width}")
+    if codec == Codec.SYMBOLS:
+        return symbols.decode(reader.rest(), dtype, size // width).tobytes()
+    if width == 1:
+        raise broken("Single bytes have no planes")
+    return planes.decode(reader.rest(), dtype, size // width).data.cast("B")
+
+
+def _decode_packed(reader: Reader, size: int) -> bytes:
+    bits = reader.byte()
+    if not 1 <= bits <= 7:
+        raise broken("Packed codes have an impossible width")
+    codes = symbols.decode(reader.rest(), np.dtype(np.uint8), size * 8 // bits)
+    if codes.size and int(codes.max()) >> bits:
+        raise broken("A packed code is too large")
+    packed = packing.pack(codes.astype(np.uint8, copy=False), bits).tobytes()
+    if len(packed) != size:
+        raise broken("Packed codes do not fill their block")
+    return packed

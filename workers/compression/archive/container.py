@@ -1,0 +1,110 @@
+"""The container of ``.prsz``: what stands where in the file. ``docs/prsz.md`` is its description.
+
+"PRSZ" version  size of the decoded file
+block           the plan: how the skeleton and the tensors alternate, and the skeleton itself
+block ...       the tensors in order, each in pieces of at most 16 MiB
+0xFF            end of blocks
+index           per block its coded and decoded size
+footer          digest of the decoded file, size and checksum of the index, "ZSRP"
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from workers.compression.archive import codecs
+from workers.compression.coding.byte_stream import Reader, broken, varint
+from workers.compression.specs.errors import UnsupportedFormat
+
+MAGIC, END_MAGIC = b"PRSZ", b"ZSRP"
+VERSION = 1
+END_OF_BLOCKS = 0xFF
+PIECE_BYTES = 16 << 20
+MAX_SKELETON_BYTES = 64 << 20
+MAX_FILE_BYTES = 1 << 46
+DIGEST_BYTES = 16
+FOOTER = struct.Struct(f"<{DIGEST_BYTES}sII4s")
+_MAX_HEAD_BYTES = 16
+_MAX_CODED_BYTES = MAX_SKELETON_BYTES + (1 << 16)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A block in the index: its bytes in the archive, head and checksum included, and those it decodes to."""
+
+    coded: int
+    decoded: int
+
+
+def block(content: bytes, width: int) -> tuple[bytes, Entry]:
+    """A coded block: codec, decoded size, coded size, data, CRC-32 of the decoded bytes.
+
+    Args:
+        width: Bytes of an element.
+    """
+    codec, data = codecs.encode(content, width)
+    head = bytes([codec]) + varint(len(content)) + varint(len(data))
+    written = b"".join([head, data, zlib.crc32(content).to_bytes(4, "little")])
+    return written, Entry(len(written), len(content))
+
+
+def read_block(file: BinaryIO, limit: int) -> tuple[bytes | memoryview, Entry] | None:
+    """The next block, decoded and checked; None at the end of blocks.
+
+    Args:
+        limit: It may decode to so many bytes; nothing is allocated for one that states more.
+    """
+    codec = read_exactly(file, 1)[0]
+    if codec == END_OF_BLOCKS:
+        return None
+    decoded, first = _read_varint(file, limit)
+    coded, second = _read_varint(file, min(_MAX_CODED_BYTES, decoded + (1 << 16)))
+    data = read_exactly(file, coded + 4)
+    content = codecs.decode(codec, memoryview(data)[:coded], decoded)
+    if zlib.crc32(content).to_bytes(4, "little") != data[coded:]:
+        raise broken("The checksum of a block is wrong")
+    return content, Entry(1 + first + second + coded + 4, decoded)
+
+
+def head(size: int) -> bytes:
+    """The first bytes of an archive of a file of ``size`` bytes."""
+    return MAGIC + bytes([VERSION]) + varint(size)
+
+
+def read_head(file: BinaryIO) -> int:
+    """Size of the file that the archive holds.
+
+    Raises:
+        UnsupportedFormat: It is no archive, or one of a version this program does not know.
+    """
+    start = file.read(len(MAGIC) + 1)
+    if start[:-1] != MAGIC:
+        raise UnsupportedFormat("This is not a .prsz archive.", reason="prsz_magic")
+    if start[-1] != VERSION:
+        raise UnsupportedFormat(
+            f"The archive is of version {start[-1]}; this program reads version {VERSION}.", reason="prsz_version"
+        )
+    return _read_varint(file, MAX_FILE_BYTES)[0]
+
+
+def tail(entries: list[Entry], digest: bytes) -> bytes:
+    """Index and footer."""
+    index = varint(len(entries)) + b"".join(varint(entry.coded) + varint(entry.decoded) for entry in entries)
+    return bytes([END_OF_BLOCKS]) + index + FOOTER.pack(digest, len(index), zlib.crc32(index), END_MAGIC)
+
+
+def read_exactly(file: BinaryIO, size: int) -> bytes:
+    """``size`` bytes or an error of ours."""
+    data = file.read(size)
+    if len(data) != size:
+        raise broken("It ends too early")
+    return data
+
+
+def _read_varint(file: BinaryIO, limit: int) -> tuple[int, int]:
+    """A number and how many bytes it takes."""
+    raw = bytearray()
+    while len(raw) < _MAX_HEAD_BYTES and (not raw or raw[-1] > 0x7F):
+        raw += read_exactly(file, 1)
+    return Reader(bytes(raw)).varint(limit), len(raw)

@@ -1,0 +1,109 @@
+"""Lossless coding of floats: exponents apart from the rest (as in ZipNN, arXiv:2411.05239).
+
+Each word is turned left by one bit, so that its sign becomes the lowest bit and the highest byte is the exponent (for
+bfloat16 and float32 exactly). Bytes of the same place are then stored together and each such plane by itself:
+exponents of trained weights take about 2.6 bits, signs and mantissas are noise and stay as they are.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from workers.compression.coding.byte_stream import Reader, broken, varint
+
+# Widths in bytes of the planes of a word, the lowest bits first; one plane for what is noise anyway.
+PLANES = {2: (1, 1), 4: (2, 1, 1), 8: (4, 2, 1, 1)}
+_BLOCK = 1 << 14
+_RAW, _ZSTD = 0, 1
+_WORTHWHILE = 0.99
+
+# Exponents have an entropy, but repeat nothing: a tiny table that finds no matches leaves zstd its Huffman coder
+# alone, which is smaller here and decodes several times faster than with matches of a few bytes.
+_HUFFMAN = zstandard.ZstdCompressionParameters(
+    window_log=17, hash_log=6, chain_log=6, min_match=7, strategy=zstandard.STRATEGY_FAST, write_content_size=1
+)
+_MATCHES = zstandard.ZstdCompressionParameters.from_level(9, write_content_size=1)
+
+Words = npt.NDArray[np.unsignedinteger]
+
+
+def encode(words: Words) -> bytes:
+    """Codes words of 2, 4 or 8 bytes, flat, little-endian."""
+    bits = words.itemsize * 8
+    turned = words << words.dtype.type(1) | words >> words.dtype.type(bits - 1)
+    grouped = turned.view(np.uint8).reshape(-1, words.itemsize)
+    pieces: list[bytes] = []
+    place = 0
+    for width in PLANES[words.itemsize]:
+        plane = np.ascontiguousarray(grouped[:, place : place + width]).tobytes()
+        place += width
+        coded = min((zstandard.ZstdCompressor(compression_params=way).compress(plane) for way in _ways(plane)), key=len)
+        kept = len(coded) < len(plane) * _WORTHWHILE
+        pieces += [varint((len(coded) << 1 | _ZSTD) if kept else _RAW), coded if kept else plane]
+    return b"".join(pieces)
+
+
+def _ways(plane: bytes) -> tuple[zstandard.ZstdCompressionParameters, ...]:
+    """Matches are searched for only where a sample of the plane has some: constant or repeated words."""
+    sample = plane[: 1 << 16]
+    plain, matched = (
+        len(zstandard.ZstdCompressor(compression_params=way).compress(sample)) for way in (_HUFFMAN, _MATCHES)
+    )
+    return (_HUFFMAN, _MATCHES) if matched < plain * 0.9 else (_HUFFMAN,)
+
+
+def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count: int) -> Words:
+    """The ``count`` words that ``encode`` coded.
+
+    Raises:
+        InvalidModel: The data is malformed.
+    """
+    reader = Reader(data)
+    planes = [_plane(reader, width, count) for width in PLANES[dtype.itemsize]]
+    if reader.left:
+        raise broken("Bytes follow the last plane")
+    words = np.empty(count, dtype)
+    turned = np.empty(_BLOCK, dtype)
+    one, most = dtype.type(1), dtype.type(dtype.itemsize * 8 - 1)
+    targets, place = [], 0
+    for plane in planes:
+        view = words.view(plane.dtype).reshape(count, -1)
+        targets.append(view[:, place // plane.itemsize])
+        place += plane.itemsize
+    # Blocks stay in the processor's cache from the first pass over them to the last.
+    for first in range(0, count, _BLOCK):
+        last = min(first + _BLOCK, count)
+        for target, plane in zip(targets, planes, strict=True):
+            target[first:last] = plane[first:last]
+        block, upper = words[first:last], turned[: last - first]
+        np.left_shift(block, most, out=upper)
+        np.right_shift(block, one, out=block)
+        np.bitwise_or(block, upper, out=block)
+    return words
+
+
+def _plane(reader: Reader, width: int, count: int) -> npt.NDArray[np.unsignedinteger]:
+    size = count * width
+    head = reader.varint(size << 1 | 1)
+    content = reader.take(head >> 1 if head & 1 else size)
+    if head & 1:
+        content = memoryview(unzstd(content, size))
+    elif head >> 1:
+        raise broken("A plane says how long it is though that is known")
+    return np.frombuffer(content, f"<u{width}")
+
+
+def unzstd(data: bytes | memoryview, size: int) -> bytes:
+    """Decodes a zstd frame that has to hold exactly ``size`` bytes, which bounds what is allocated.
+
+    Raises:
+        InvalidModel: It holds another number of bytes, or is malformed.
+    """
+    try:
+        if zstandard.frame_content_size(data) != size:
+            raise broken("A zstd frame has another size than stated")
+        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(
+            data, max_output_size=size, allow_extra_data=False
+        )
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise broken("A zstd frame cannot be decoded") from error
