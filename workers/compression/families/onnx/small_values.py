@@ -67,7 +67,8 @@ def computed(node: NodeProto, known: Mapping[str, Array], opset: int) -> Sequenc
         return None
     inputs = [known[name] for name in node.input if name]
     count = growth(node, known)
-    if count is None or count > MOST_ELEMENTS**2 or (node.op_type == "Concat" and len(inputs) > MOST_ELEMENTS):
+    most = MOST_ELEMENTS if node.op_type in _GROWTH else MOST_ELEMENTS**2
+    if count is None or count > most or (node.op_type == "Concat" and len(inputs) > MOST_ELEMENTS):
         return None
     try:
         evaluator = ReferenceEvaluator(_alone(node, opset))
@@ -103,7 +104,7 @@ def _range(inputs: list[Array]) -> float:
 
 _GROWTH: dict[str, Callable[[list[Array]], float]] = {
     "ConstantOfShape": lambda inputs: _product(inputs[0]),
-    "Expand": lambda inputs: inputs[0].size * _product(inputs[1]),
+    "Expand": lambda inputs: _product(np.array(np.broadcast_shapes(inputs[0].shape, tuple(inputs[1].tolist())))),
     "Tile": lambda inputs: inputs[0].size * _product(inputs[1]),
     "Range": _range,
 }
