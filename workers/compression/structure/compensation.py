@@ -9,6 +9,9 @@ from workers.compression.families.weights import Floats
 DAMPING = 1e-3
 """Share of the mean input energy added to every input's, so that inputs seen to agree are not told apart by noise."""
 
+_LEAST = 1e-30
+"""Of inputs that never have any energy."""
+
 
 def without_columns(matrix: Floats, gone: npt.NDArray[np.bool_], gram: Floats | None) -> Floats:
     """A layer's matrix with zeros in some columns.
@@ -27,7 +30,7 @@ def without_columns(matrix: Floats, gone: npt.NDArray[np.bool_], gram: Floats | 
         return result
     kept = ~gone
     inner = gram[np.ix_(kept, kept)].astype(np.float64)
-    inner[np.diag_indices_from(inner)] += DAMPING * max(float(np.trace(inner)) / len(inner), np.finfo(np.float32).tiny)
+    inner[np.diag_indices_from(inner)] += max(DAMPING * float(np.trace(inner)) / len(inner), _LEAST)
     lost = matrix[:, gone].astype(np.float64) @ gram[np.ix_(gone, kept)]
     result[:, kept] += scipy.linalg.solve(inner, lost.T, assume_a="pos").T.astype(np.float32)
     return result

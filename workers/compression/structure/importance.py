@@ -15,12 +15,12 @@ Scores = npt.NDArray[np.float64]
 
 def columns_of(structure: Structure, weight: Weight) -> Elements:
     """The unit of each column of a weight's matrix; 0 where it does not read channels along the columns."""
-    return _matrix_of_units(structure, weight, weight.order[weight.leading :], summed=True)[0]
+    return np.asarray(_matrix_of_units(structure, weight, weight.order[weight.leading :], summed=True)[0])
 
 
 def rows_of(structure: Structure, weight: Weight) -> Elements:
     """The unit of each row of a weight's matrix; 0 where it does not make channels along the rows."""
-    return _matrix_of_units(structure, weight, weight.order[: weight.leading], summed=False)[:, 0]
+    return np.asarray(_matrix_of_units(structure, weight, weight.order[: weight.leading], summed=False)[:, 0])
 
 
 def _matrix_of_units(structure: Structure, weight: Weight, places: Sequence[int], *, summed: bool) -> Elements:

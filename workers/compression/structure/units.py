@@ -48,6 +48,7 @@ class Structure:
         summed: Stored tensors and axes over which products sum: who reads channels.
         products: What multiplies.
         attention: Axes along which activations are multiplied with each other.
+        parts: Axes that are pieces of others, of which something has to be left too.
     """
 
     units: Elements
@@ -55,6 +56,7 @@ class Structure:
     summed: frozenset[tuple[str, int]]
     products: Sequence[Product]
     attention: Sequence[Elements]
+    parts: Sequence[Elements] = ()
 
     @property
     def count(self) -> int:
@@ -78,20 +80,24 @@ class Structure:
 
     def groups(self) -> list[Group]:
         """Every unit that may go, with those on the same axes, in order of their numbers."""
-        lying: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        places = [(name, place) for name, axes in self.stored.items() for place in range(len(axes))]
+        axes = [self.stored[name][place] for name, place in places]
+        lying: dict[int, list[int]] = defaultdict(list)
         widths = np.full(self.count, np.iinfo(np.int64).max)
-        for name, axes in self.stored.items():
-            for place, axis in enumerate(axes):
-                found, numbers = np.unique(self.units[axis], return_counts=True)
-                widths[found] = np.minimum(widths[found], numbers)
-                for unit in found[found != FIXED].tolist():
-                    lying[unit].append((name, place))
-        gathered: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+        for number, axis in enumerate([*axes, *self.parts]):
+            found, counts = np.unique(self.units[axis], return_counts=True)
+            widths[found] = np.minimum(widths[found], counts) if number < len(axes) else widths[found]
+            for unit in found[found != FIXED].tolist():
+                lying[unit].append(number)
+        gathered: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for unit in sorted(lying):
             gathered[tuple(lying[unit])].append(unit)
-        return [self._group(np.array(units), places, widths) for places, units in gathered.items()]
+        return [
+            self._group(np.array(units), [places[number] for number in numbers if number < len(places)], widths)
+            for numbers, units in gathered.items()
+        ]
 
-    def _group(self, units: Elements, places: tuple[tuple[str, int], ...], widths: Elements) -> Group:
+    def _group(self, units: Elements, places: Sequence[tuple[str, int]], widths: Elements) -> Group:
         makers = tuple(name for name, place in places if (name, place) not in self.summed)
         spatial = any(len(self.stored[name]) > 2 for name, _ in places)
         heads = any(np.isin(self.units[axis], units).any() for axis in self.attention)

@@ -1,5 +1,6 @@
 """A node as the rules of operators see it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ from workers.compression.structure.relations import Axes, Elements, Relations, f
 from workers.compression.structure.units import Product
 
 Shape = tuple[int, ...]
+Lengths = tuple[Elements | int | None, ...]
+"""What the numbers of a row of sizes are: the length of an axis, a known number, or anything."""
+
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _ARRANGING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
@@ -32,6 +36,8 @@ class Reading:
         stored: Of them those that are stored.
         summed: Axes that products sum over.
         attention: Axes of activations that are multiplied with each other.
+        lengths: Of values that hold lengths of axes.
+        parts: Axes that are pieces of others.
     """
 
     index: Index
@@ -41,9 +47,11 @@ class Reading:
     stored: dict[Value, Axes] = field(default_factory=dict)
     summed: list[Elements] = field(default_factory=list)
     attention: list[Elements] = field(default_factory=list)
+    parts: list[Elements] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     numbers: dict[Value, Array | None] = field(default_factory=dict)
+    lengths: dict[Value, Lengths] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:
@@ -80,6 +88,16 @@ class Reading:
             self.numbers[value] = None  # ends a circle, should a broken graph have one
             self.numbers[value] = self._computed(value)
         return self.numbers[value]
+
+    def lengths_of(self, value: Value | None) -> Lengths | None:
+        """What the numbers of a row of sizes are; None if it is no row."""
+        if value is None or value in self.lengths:
+            return self.lengths.get(value) if value is not None else None
+        numbers = self.known(value)
+        if numbers is not None:
+            return tuple(int(number) for number in np.asarray(numbers).reshape(-1))
+        shape = self.shapes.get(value.name)
+        return None if shape is None or len(shape) > 1 else (None,) * math.prod(shape)
 
     def _computed(self, value: Value) -> Array | None:
         if value in self.index.stored:

@@ -27,8 +27,8 @@ class Count:
     written: int
 
 
-Entry = Count | int | str
-"""A number that goes by elements, one that stays, or the name of a value of one element that is computed."""
+Entry = Count | int | None
+"""A number that goes by elements, one that stays, or one that the graph computes."""
 
 
 class Edit(Protocol):
@@ -39,17 +39,18 @@ class Edit(Protocol):
 
 
 @dataclass(frozen=True)
-class GroupCount:
-    """A convolution with one input channel to a group: it has as many groups as channels."""
+class Counted:
+    """An attribute that says how many of some elements there are: groups of one channel each, or heads."""
 
     place: Place
-    channels: Elements
+    attribute: str
+    elements: Elements
 
     def apply(self, editor: Editor, length: Length) -> None:
-        """Rewrites ``group``."""
-        if length(self.channels) != len(self.channels):
+        """Rewrites the attribute."""
+        if length(self.elements) != len(self.elements):
             node = _copy(self.place.node)
-            _set_attribute(node, "group", length(self.channels))
+            _set_attribute(node, self.attribute, length(self.elements))
             editor.replace(self.place, [node])
 
 
@@ -74,27 +75,23 @@ class Sizes:
         node, made = _copy(self.place.node), []
         for slot, row in self.slots.items():
             node.input.extend([""] * (slot + 1 - len(node.input)))
-            if any(isinstance(entry, str) for entry in row):
-                made.append(self._concatenated(editor, row, length))
-                node.input[slot] = made[-1].output[0]
-            else:
-                node.input[slot] = self._stored(editor, row, length)
+            numbers = np.array([_number(0 if entry is None else entry, length) for entry in row], np.int64)
+            stored = editor.share(self.place.scope, "sizes", numbers)
+            computed = np.array([entry is None for entry in row])
+            if computed.any():
+                mask = editor.share(self.place.scope, "computed_sizes", computed)
+                chosen = editor.fresh("sizes")
+                made.append(helper.make_node("Where", [mask, node.input[slot], stored], [chosen]))
+                stored = chosen
+            node.input[slot] = stored
         for name, row in self.attributes.items():
             _set_attribute(node, name, [_number(entry, length) for entry in row])
         editor.replace(self.place, [*made, node])
 
-    def _stored(self, editor: Editor, row: tuple[Entry, ...], length: Length) -> str:
-        numbers = np.array([_number(entry, length) for entry in row], np.int64)
-        return editor.share(self.place.scope, "sizes", numbers)
 
-    def _concatenated(self, editor: Editor, row: tuple[Entry, ...], length: Length) -> NodeProto:
-        parts = [entry if isinstance(entry, str) else self._stored(editor, (entry,), length) for entry in row]
-        return helper.make_node("Concat", parts, [editor.fresh("sizes")], axis=0)
-
-
-def _number(entry: Entry, length: Length) -> int:
-    if isinstance(entry, str):
-        raise TypeError("a computed size is no number")
+def _number(entry: Count | int | None, length: Length) -> int:
+    if entry is None:
+        raise TypeError("attributes are not computed")
     if isinstance(entry, int):
         return entry
     kept = length(entry.elements)

@@ -10,6 +10,8 @@ from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.shapes import value_shapes
 from workers.compression.families.onnx.structure.call import Call, Reading, Unrelated
 from workers.compression.families.onnx.structure.edits import Edit
+from workers.compression.families.onnx.structure.lengths import follow_lengths, lock_lengths
+from workers.compression.families.onnx.structure.operators.attention import ATTENTION
 from workers.compression.families.onnx.structure.operators.elementwise import ELEMENTWISE
 from workers.compression.families.onnx.structure.operators.products import PRODUCTS
 from workers.compression.families.onnx.structure.operators.shapes import SHAPES
@@ -17,7 +19,7 @@ from workers.compression.families.onnx.walking import STANDARD, Place, Value, ar
 from workers.compression.structure.relations import Axes, Elements, fixed, sizes
 from workers.compression.structure.units import Removed, Structure
 
-_RULES = PRODUCTS | ELEMENTWISE | SHAPES
+_RULES = ATTENTION | PRODUCTS | ELEMENTWISE | SHAPES
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def read_structure(proto: ModelProto, feeds: Feeds) -> OnnxStructure:
         nested = any(reader.place.scope is not main for reader in index.readers.get(value, ()))
         if nested or value in index.outputs:
             reading.relations.lock(*axes)
+            lock_lengths(reading, value)
     return OnnxStructure(_solved(reading), tuple(reading.edits), editor)
 
 
@@ -84,6 +87,7 @@ def _follow(reading: Reading, place: Place) -> None:
             made = _checked(reading, place, rule(Call(reading, place)))
         except (Unrelated, IndexError, ValueError):  # numbers of axes that no rule expects
             del reading.edits[kept[0] :], reading.products[kept[1] :]
+    follow_lengths(reading, place, related=made is not None)
     if made is None:
         made = _stays(reading, place)
     for name, axes in zip(node.output, made, strict=True):
@@ -96,6 +100,7 @@ def _checked(reading: Reading, place: Place, made: list[Axes]) -> list[Axes | No
     for name, axes in zip(place.node.output, made, strict=True):
         if reading.shapes.get(name, sizes(axes)) != sizes(axes):
             raise Unrelated
+        reading.relations.lock(*(axis for axis in axes if len(axis) == 1))  # nothing would be left of it
     return list(made)
 
 
@@ -117,7 +122,9 @@ def _solved(reading: Reading) -> Structure:
         if _within(axis, summed)
     }
     stored = {value.name: axes for value, axes in reading.stored.items()}
-    return Structure(units, stored, frozenset(readers), tuple(reading.products), tuple(reading.attention))
+    return Structure(
+        units, stored, frozenset(readers), tuple(reading.products), tuple(reading.attention), tuple(reading.parts)
+    )
 
 
 def _within(axis: Elements, numbers: set[int]) -> bool:

@@ -41,6 +41,7 @@ def prune_structured(
         ConstraintInfeasible: Less than what is asked for can be taken out.
         NumericalFailure: A weight holds NaN or infinity, or the smaller model computes something else than it should.
     """
+    _check_weights(model)
     rows = _calibration(spec, context)
     shrinkable = read(first_feeds(synthetic(model.inputs, 1, context.seed, {}), model.inputs, None, 1))
     structure = shrinkable.structure
@@ -89,12 +90,12 @@ def _scores(
     model: CompressibleModel, structure: Structure, rows: Dataset | None, spec: StructuredPrune, context: Context
 ) -> Scores:
     weights = [weight for weight in model.weights() if weight.name in structure.stored]
-    matrices = ((weight, _finite(model, weight)) for weight in weights)
+    matrices = ((weight, model.matrix(weight)) for weight in weights)
     if spec.importance == "magnitude":
         return by_magnitude(structure, matrices)
     readers = [weight for weight in weights if columns_of(structure, weight).any()]
     watched = _watched(model, readers, rows, context)
-    return by_activations(structure, ((weight, _finite(model, weight), inputs) for weight, inputs in watched))
+    return by_activations(structure, ((weight, model.matrix(weight), inputs) for weight, inputs in watched))
 
 
 def _watched(
@@ -110,11 +111,10 @@ def _watched(
     yield from ((weight, None) for weight in left.values())
 
 
-def _finite(model: CompressibleModel, weight: Weight) -> Floats:
-    matrix = model.matrix(weight)
-    if not np.isfinite(matrix).all():
-        raise NumericalFailure(f"The weights of {weight.layer} hold NaN or infinity.")
-    return matrix
+def _check_weights(model: CompressibleModel) -> None:
+    for weight in model.weights():
+        if not np.isfinite(model.matrix(weight)).all():
+            raise NumericalFailure(f"The weights of {weight.layer} hold NaN or infinity.")
 
 
 def _chosen(structure: Structure, groups: Sequence[Group], scores: Scores, spec: StructuredPrune) -> Removed:
@@ -166,7 +166,7 @@ def _check(outputs: Sequence[Array], expected: Sequence[Array]) -> None:
             raise NumericalFailure("Without the removed channels the model's outputs have another shape.")
         if np.issubdtype(wanted.dtype, np.floating) and wanted.size:
             largest = max(float(np.abs(wanted).max()), 1.0)
-            if not float(np.abs(output - wanted).max()) <= _TOLERANCE * largest:
+            if not float(np.abs(np.subtract(output, wanted)).max()) <= _TOLERANCE * largest:
                 raise NumericalFailure("Without the removed channels the model computes something else.")
 
 

@@ -82,9 +82,9 @@ def _reduce(call: Call) -> list[Axes]:
     return [result]
 
 
-_ALONE = """Abs Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log
-    Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tanh ThresholdedRelu
-    com.microsoft.Gelu com.microsoft.QuickGelu"""
+_ALONE = """Abs Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN
+    LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tanh
+    ThresholdedRelu com.microsoft.Gelu com.microsoft.QuickGelu"""
 _TOGETHER = """Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor
     com.microsoft.BiasGelu com.microsoft.FastGelu"""
 _POOLS = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool"

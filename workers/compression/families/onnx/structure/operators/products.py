@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from workers.compression.families.onnx.structure.call import Call, Rule, Unrelated
-from workers.compression.families.onnx.structure.edits import GroupCount
+from workers.compression.families.onnx.structure.edits import Counted
 from workers.compression.structure.relations import Axes, Elements, fixed
 from workers.compression.structure.units import Product
 
@@ -20,7 +20,7 @@ def _convolution(call: Call) -> list[Axes]:
         call.reading.summed.append(read)
     elif len(read) == 1:
         call.relations.link(np.repeat(image[1], len(made) // groups), made)
-        call.edit(GroupCount(call.place, image[1]))
+        call.edit(Counted(call.place, "group", image[1]))
     else:
         # The groups stay; in each of them the channels at the same places go.
         call.relations.link(image[1], np.tile(read, groups))
@@ -44,7 +44,7 @@ def _transposed_convolution(call: Call) -> list[Axes]:
         call.reading.summed.append(read)
     elif groups == len(read) and len(made) == 1:
         call.relations.link(image[1], read)
-        call.edit(GroupCount(call.place, image[1]))
+        call.edit(Counted(call.place, "group", image[1]))
         made = image[1]
     else:
         raise Unrelated

@@ -1,12 +1,12 @@
 """What operators relate that arrange, cut and join."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from workers.compression.families.onnx.structure.call import Call, Rule, Unrelated
 from workers.compression.families.onnx.structure.edits import Count, Entry, Sizes
-from workers.compression.families.onnx.walking import Value
 from workers.compression.structure.relations import Axes, Elements, fixed
 
 _END = np.iinfo(np.int32).max
@@ -15,60 +15,44 @@ _END = np.iinfo(np.int32).max
 def _reshape(call: Call) -> list[Axes]:
     result = call.relations.reshaped(call.axes(0), call.shape())
     if call.attribute("shape") is not None:
-        call.edit(Sizes(call.place, {}, {"shape": _entries(call, call.integers("shape") or [], result)}))
+        call.edit(Sizes(call.place, {}, {"shape": _entries(call.integers("shape") or [], result)}))
     else:
         _resized(call, 1, result)
     return [result]
 
 
 def _expand(call: Call) -> list[Axes]:
-    result = call.relations.broadcast([call.axes(0), fixed((1,) * len(call.shape()))])
-    longer = [len(axis) != size for axis, size in zip(result, call.shape(), strict=True)]
+    """Of an axis that is repeated, any of the repetitions may go."""
+    shape = call.shape()
+    repeated = tuple(fixed((1,)) * (len(shape) - len(call.axes(0)))) + call.axes(0)
     result = tuple(
-        fixed((size,))[0] if new else axis for axis, size, new in zip(result, call.shape(), longer, strict=True)
+        call.relations.fresh(size) if len(axis) != size else axis for axis, size in zip(repeated, shape, strict=True)
     )
     _resized(call, 1, result)
     return [result]
 
 
 def _resized(call: Call, slot: int, result: Axes) -> None:
-    """Notes that an input says how long the axes of ``result`` are; those of which it computes the length stay."""
-    entries: list[Entry] = []
-    for part, numbers in _parts(call, call.value(slot)):
-        if numbers is not None:
-            entries += _entries(call, numbers, result[len(entries) :])
-        elif part is None:
-            raise Unrelated
-        else:
-            entries.append(part)
-    if len(entries) != len(result):
+    """Notes that an input says how long the axes of ``result`` are; those of unknown origin keep their length."""
+    lengths = call.reading.lengths_of(call.value(slot))
+    if lengths is None or len(lengths) != len(result):
         raise Unrelated
-    call.relations.lock(*(axis for axis, entry in zip(result, entries, strict=True) if isinstance(entry, str)))
+    entries: list[Entry] = []
+    for axis, length in zip(result, lengths, strict=True):
+        if isinstance(length, int):
+            entries += _entries([length], (axis,))
+        else:
+            entries.append(None)
+            call.relations.link(axis, np.zeros_like(axis) if length is None else length)
     call.edit(Sizes(call.place, {slot: tuple(entries)}, {}))
 
 
-def _entries(call: Call, numbers: Sequence[int], result: Axes) -> tuple[Entry, ...]:
+def _entries(numbers: Sequence[int], result: Axes) -> tuple[Entry, ...]:
     """-1 and 0 fit themselves; a 1 that repeats stays 1."""
     return tuple(
         Count(axis, number) if number == len(axis) > 1 else number
         for number, axis in zip(numbers, result, strict=False)
     )
-
-
-def _parts(call: Call, value: Value | None) -> list[tuple[str | None, list[int] | None]]:
-    """The pieces a row of sizes is made of: a name if it is a single computed one, its numbers if they are known."""
-    if value is None:
-        return [(None, None)]
-    numbers = call.reading.known(value)
-    if numbers is not None:
-        return [(None, [int(number) for number in np.asarray(numbers).reshape(-1)])]
-    maker = call.reading.index.makers.get(value)
-    if maker is not None and maker.node.op_type == "Concat":
-        read = [call.reading.index.read(maker, slot) for slot in range(len(maker.node.input))]
-        return [part for piece in read for part in _parts(call, piece)]
-    shape = call.reading.shapes.get(value.name)
-    alone = shape == (1,) and value.scope is call.place.scope
-    return [(value.name if alone else None, None)]
 
 
 def _flatten(call: Call) -> list[Axes]:
@@ -106,9 +90,10 @@ def _split(call: Call) -> list[Axes]:
     count = len(call.place.node.output)
     portions = given or [-(-len(axes[along]) // count)] * count
     bounds = np.minimum(np.cumsum([0, *portions]), len(axes[along]))
-    parts = [axes[along][start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [axes[along][start:stop] for start, stop in pairwise(bounds)]
     if any(len(part) == 0 for part in parts):
         raise Unrelated
+    call.reading.parts += parts
     sized = tuple(Count(part, len(part)) for part in parts)
     if call.opset >= 13:
         if call.attribute("num_outputs") is not None:
@@ -150,6 +135,7 @@ def _window(call: Call, axis: Elements, start: int, end: int, step: int) -> tupl
     """What is cut out of an axis, and the bounds. Those counted from the end or in steps keep their axis whole."""
     low, high, _ = slice(start, end, step).indices(len(axis))
     cut = axis[start:end:step]
+    call.reading.parts.append(cut)
     if step == 1 and len(cut) == len(axis):
         return axis, start, max(end, _END)
     if step != 1 or start < 0 or end < 0:
@@ -194,32 +180,10 @@ def _resize(call: Call) -> list[Axes]:
 
 
 def _shape(call: Call) -> list[Axes]:
-    """Whoever asks for a length may do anything with it, so that it has to stay."""
     axes = call.axes(0)
-    start, stop = call.integer("start", 0), call.integer("end", len(axes))
-    asked = list(axes[slice(start, stop)])
-    call.relations.lock(*(asked[place] for place in _asked(call, len(asked))))
+    asked = axes[slice(call.integer("start", 0), call.integer("end", len(axes)))]
+    call.reading.lengths[call.reading.index.made(call.place)] = asked
     return [fixed((len(asked),))]
-
-
-def _asked(call: Call, count: int) -> set[int]:
-    """Which of the lengths are looked at."""
-    made = call.reading.index.made(call.place)
-    if made in call.reading.index.outputs:
-        return set(range(count))
-    asked: set[int] = set()
-    for reader in call.reading.index.readers.get(made, []):
-        follower = Call(call.reading, reader.place)
-        if reader.place.node.op_type == "Gather" and reader.slot == 0 and (numbers := follower.numbers(1)) is not None:
-            asked |= {number % count for number in numbers}
-        elif reader.place.node.op_type == "Slice" and reader.slot == 0 and follower.opset >= 10:
-            low, high, step = (follower.numbers(slot) for slot in (1, 2, 4))
-            if low is None or high is None:
-                return set(range(count))
-            asked |= set(range(count)[slice(low[0], high[0], step[0] if step else 1)])
-        else:
-            return set(range(count))
-    return asked
 
 
 SHAPES: dict[str, Rule] = {

@@ -1,0 +1,42 @@
+"""Models without some of their units, and the same models when just nothing reads those."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto
+
+from workers.compression.families.model import Array, Feeds
+from workers.compression.families.onnx.model import OnnxModel
+from workers.compression.families.onnx.structure.reading import give_vectors_owners, read_structure
+from workers.compression.structure.compensation import without_columns
+from workers.compression.structure.importance import columns_of
+from workers.compression.structure.units import Removed, Structure
+
+
+def some_of_each_group(structure: Structure, share: float, seed: int) -> Removed:
+    """About ``share`` of the units of every group, never all."""
+    random = np.random.default_rng(seed)
+    removed = np.zeros(structure.count, np.bool_)
+    for group in structure.groups():
+        count = min(round(share * len(group.units)), len(group.units) - 1)
+        removed[random.choice(group.units, count, replace=False)] = True
+    return removed
+
+
+def masked_and_shrunk(
+    proto: ModelProto, example: Feeds, feeds: Sequence[Feeds], share: float, seed: int
+) -> tuple[list[list[Array]], list[list[Array]], OnnxModel]:
+    """Outputs for each of ``feeds`` with zeros for what reads removed channels, outputs without these; the model."""
+    give_vectors_owners(proto)
+    found = read_structure(proto, example)
+    structure, model = found.structure, OnnxModel(proto)
+    removed = some_of_each_group(structure, share, seed)
+    readers = [(weight, removed[columns_of(structure, weight)]) for weight in model.weights()]
+    model.replace([(weight, without_columns(model.matrix(weight), gone, None)) for weight, gone in readers])
+    masked = [model.run(rows) for rows in feeds]
+    before = structure.macs(np.zeros_like(removed))
+    found.shrink(proto, removed)
+    model.changed()
+    assert structure.macs(removed) == model.macs(example)
+    assert model.macs(example) < before or not removed.any()
+    return masked, [model.run(rows) for rows in feeds], model
