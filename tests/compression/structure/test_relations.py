@@ -1,5 +1,7 @@
 """What can only go together."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from workers.compression.structure.relations import FIXED, Relations, fixed
@@ -53,7 +55,7 @@ def test_axes_that_mix_stay() -> None:
 def test_what_is_linked_with_something_locked_by_any_chain_stays() -> None:
     relations = Relations()
     axes = [relations.fresh(3) for _ in range(4)]
-    for first, second in zip(axes, axes[1:], strict=False):
+    for first, second in pairwise(axes):
         relations.link(first, second)
     relations.lock(axes[-1][1:2])
 
