@@ -17,6 +17,7 @@ from pathlib import Path
 
 TORCH = "torch==2.13.0"
 REQUIREMENTS = {
+    "llm-compressor": (TORCH, "llmcompressor==0.14.0.1", "transformers==5.17.0", "numpy==2.4.6"),
     "nncf": (TORCH, "nncf==3.4.0", "openvino==2026.4.1", "onnx==1.23.2", "onnxruntime==1.32.0"),
     "neural-compressor": (TORCH, "neural_compressor_pt==3.10", "torchao==0.18.0", "transformers==5.23.0"),
     "oldest-onnxruntime": ("onnxruntime==1.19.2", "numpy==2.4.6"),

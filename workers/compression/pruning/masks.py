@@ -67,7 +67,7 @@ def _mask_groups(scores: Floats, pattern: Groups) -> Mask:
 
 def _block_means(scores: Floats, pattern: Blocks) -> Floats:
     if pattern == UNSTRUCTURED:
-        return scores
+        return np.ascontiguousarray(scores)
     rows, columns = (np.arange(0, size, step) for size, step in zip(scores.shape, _steps(pattern), strict=True))
     sums = np.add.reduceat(np.add.reduceat(scores.astype(np.float64), rows, axis=0), columns, axis=1)
     heights, widths = np.diff(rows, append=scores.shape[0]), np.diff(columns, append=scores.shape[1])

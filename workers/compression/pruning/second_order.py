@@ -20,7 +20,8 @@ def compensated(matrix: Floats, gram: Floats, sparsity: float, pattern: Pattern)
 
     Which ones go is chosen batch by batch of columns, N:M group by group, by w² over the squared diagonal of the
     Cholesky factor of the inverse Gram matrix, with what earlier columns have passed on. Columns that meet the most
-    input energy come first, but those of N:M and of blocks stay where they are.
+    input energy come first, but those of N:M and of blocks stay where they are. Unlike in the paper batches do not all
+    lose the same share.
 
     Args:
         matrix: Shape (outputs, inputs), finite.
@@ -32,17 +33,17 @@ def compensated(matrix: Floats, gram: Floats, sparsity: float, pattern: Pattern)
     ordered = np.ascontiguousarray(gram[np.ix_(order, order)])
     factor = inverse_factor(ordered)
     inverse_costs = np.where(np.diagonal(ordered) > 0, np.diagonal(factor) ** -2.0, 0.0).astype(np.float32)
-    work = np.array(matrix[:, order], np.float32)
+    work = np.array(matrix[:, order], np.float32, order="C")
     span = pattern.width if isinstance(pattern, Blocks) else pattern.of
-    batch, gone = max(_BATCH // span, 1) * span, 0
+    batch = max(_BATCH // span, 1) * span
+    expected = mask(work**2 * inverse_costs, sparsity, pattern)
     for start in range(0, len(order), batch):
         stop = min(start + batch, len(order))
-        stays = np.zeros((len(work), stop - start), np.bool_)
+        stays = expected[:, start:stop]
         if isinstance(pattern, Blocks):
-            units = [_units(pattern, len(work), end) for end in (start, stop)]
-            quota = round(sparsity * units[1]) - gone
-            gone += quota
-            share = quota / (units[1] - units[0])
+            # As many as at first sight, so that columns that hardly meet any input lose more than others; which ones,
+            # the values that earlier columns have led to decide.
+            share = 1.0 - float(stays[:: pattern.height, :: pattern.width].mean())
             stays = mask(work[:, start:stop] ** 2 * inverse_costs[start:stop], share, pattern)
         lost = np.zeros((len(work), stop - start), np.float32)
         for position in range(start, stop):
@@ -101,8 +102,3 @@ def _products(left: Floats, right: Floats) -> Floats:
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Zero where there is nothing left to divide."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-
-
-def _units(pattern: Blocks, rows: int, columns: int) -> int:
-    """How many blocks the first ``columns`` hold."""
-    return -(-rows // pattern.height) * -(-columns // pattern.width)
