@@ -7,7 +7,7 @@ model is ever run.
 from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.hostile.onnx_graphs import FLOAT, ONNX, graph_of, model_of, tensor
 from workers.compression.context import Context
@@ -203,3 +203,51 @@ def our_own_codebooks(folder: Path) -> bytes:
     model = OnnxModel(model_of(graph_of(nodes, [tensor("w1", 8, 1000), tensor("w2", 1000, 400)])))
     handler_for(KmeansQuantize, ModelFormat.ONNX)(model, KmeansQuantize(bits=3), Context(scratch=folder.parent))
     return model.serialized()
+
+
+def perceptron(random: np.random.Generator) -> OnnxModel:
+    """Two products by weights that are mostly zero."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["a"]),
+        helper.make_node("MatMul", ["a", "w2"], ["y"]),
+    ]
+    shapes = {"w1": (8, 1000), "w2": (1000, 400)}
+    weights = [
+        numpy_helper.from_array(np.where(random.random(shape) < 0.05, np.float32(0.5), np.float32(0.0)), name)
+        for name, shape in shapes.items()
+    ]
+    model = OnnxModel(model_of(graph_of(nodes, weights)))
+    model.leave_out_zeros()
+    return model
+
+
+def saved(model: OnnxModel, folder: Path) -> ModelProto:
+    path = folder / "saved.onnx"
+    model.save(path)
+    return ModelProto.FromString(path.read_bytes())
+
+
+@ONNX.accepted()
+def our_own_sparse_weights(folder: Path) -> bytes:
+    return saved(perceptron(np.random.default_rng(0)), folder.parent).SerializeToString()
+
+
+@ONNX.refused("too_large", reason="onnx_expansion_too_large|onnx_value_too_large")
+def few_values_among_far_too_many_zeros(folder: Path) -> bytes:
+    proto = saved(perceptron(np.random.default_rng(0)), folder.parent)
+    lengths = {node.input[1] for node in proto.graph.node if node.op_type == "Expand"}
+    for stored in proto.graph.initializer:
+        if stored.name in lengths:
+            stored.CopyFrom(integers(stored.name, 60_000_000))
+    return proto.SerializeToString()
+
+
+@ONNX.refused("invalid_model", reason="onnx_invalid")
+def values_outside_the_weight(folder: Path) -> bytes:
+    proto = saved(perceptron(np.random.default_rng(0)), folder.parent)
+    for stored in proto.graph.initializer:
+        if "steps_packed" in stored.name:
+            steps = numpy_helper.to_array(stored)
+            stored.CopyFrom(numpy_helper.from_array(np.full_like(steps, 255), stored.name))
+    return proto.SerializeToString()
