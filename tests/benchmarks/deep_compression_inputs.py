@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
@@ -71,8 +72,20 @@ def float_network(name: str, seed: int) -> Path:
             batch_size=training.batch_size,
             weight_decay=training.weight_decay,
         )
-        write_onnx(network, path.with_suffix(".unfinished")).rename(path)
+        unfinished = write_onnx(network, path.with_suffix(".unfinished"))
+        _drop_notes(unfinished)
+        unfinished.rename(path)
     return path
+
+
+def _drop_notes(path: Path) -> None:
+    """Removes what the exporter noted of source lines and shapes: 6 kB that belong to no network."""
+    model = onnx.load(path)
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def parameters(name: str) -> int:

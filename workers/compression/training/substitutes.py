@@ -5,9 +5,10 @@ from torch import nn
 
 MAX_SHARED_VALUES = 256
 """More distinct values than an 8-bit code can tell apart are no codebook."""
-SMALLEST_CODEBOOK_WEIGHT = 4096
+_SMALLEST_CODEBOOK_WEIGHT = 512
 """Elements; few values in a smaller weight may be chance."""
 _FEWEST_USES = 16
+_SAMPLE = 4096
 
 
 class Masked(nn.Module):
@@ -117,13 +118,18 @@ def keeping_structure(weight: torch.Tensor) -> nn.Module | None:
     A weight counts as shared if it is large and each of at most 256 values stands in it many times on average: that
     does not come about by training in floats.
     """
-    if weight.numel() >= SMALLEST_CODEBOOK_WEIGHT and _shares_values(weight):
+    if weight.numel() >= _SMALLEST_CODEBOOK_WEIGHT and _shares_values(weight):
         return Shared(weight)
     return Masked(weight) if bool((weight == 0).any()) else None
 
 
+def smallest_codebook_weight(values: int) -> int:
+    """Elements from which on a weight of so many distinct values is known to share them."""
+    return max(_SMALLEST_CODEBOOK_WEIGHT, values * _FEWEST_USES)
+
+
 def _shares_values(weight: torch.Tensor) -> bool:
-    sample = weight.detach().reshape(-1)[:SMALLEST_CODEBOOK_WEIGHT]
+    sample = weight.detach().reshape(-1)[:_SAMPLE]
     if len(torch.unique(sample)) > MAX_SHARED_VALUES:
         return False
     distinct = len(torch.unique(weight))

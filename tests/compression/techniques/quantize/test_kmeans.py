@@ -42,7 +42,7 @@ def test_a_network_shrinks_to_its_codes_and_keeps_its_answers(
     codes = (64 * 256 + 256 * 128 + 128 * 10) * bits // 8
     assert made.size_bytes() < codes + books[granularity] + 12_000
     assert cosine(logits(original, rows), logits(made, rows)) > {2: 0.96, 4: 0.998, 6: 0.9999}[bits]
-    assert context.changes[0].startswith(f"3 of 3 weights of at least 1,024 values stored as {bits}-bit codes")
+    assert context.changes[0].startswith(f"3 of 3 weights of at least 512 values stored as {bits}-bit codes")
 
 
 def test_finer_codebooks_are_nearer_to_the_weights(open_onnx: Open, tmp_path: Path) -> None:

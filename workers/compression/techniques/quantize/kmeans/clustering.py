@@ -22,7 +22,7 @@ from workers.compression.quantization.scaled_kmeans import cluster_with_scales
 from workers.compression.specs.errors import DatasetMismatch, NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.steps.quantize_weights import KmeansQuantize
 
-SMALLEST = 1024
+SMALLEST = 512
 """Elements of a weight; what restores a smaller one takes more than its codes save."""
 
 

@@ -12,7 +12,7 @@ from workers.compression.specs.steps.finetune import RecoverFinetune
 from workers.compression.specs.steps.quantize_weights import KmeansQuantize
 from workers.compression.techniques.quantize.kmeans.clustering import chosen_weights, codebooks, summarize
 from workers.compression.training.recovery import recover
-from workers.compression.training.substitutes import SMALLEST_CODEBOOK_WEIGHT
+from workers.compression.training.substitutes import smallest_codebook_weight
 
 
 def quantize_to_trained_codebooks(
@@ -27,7 +27,7 @@ def quantize_to_trained_codebooks(
     large, _ = chosen_weights(compressible, spec)
     before, after = context.windows(2)
     context.window = before
-    forms = dict(codebooks(compressible, spec, context, smallest=SMALLEST_CODEBOOK_WEIGHT))
+    forms = dict(codebooks(compressible, spec, context, smallest=smallest_codebook_weight(1 << spec.bits)))
     compressible.replace((weight, form.restored()) for weight, form in forms.items())
     context.window = after
     recover(learner, recovery, context)
