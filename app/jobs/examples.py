@@ -33,6 +33,12 @@ JOB_CREATE_EXAMPLES: list[Any] = [
     {"model": MODEL_ID, "recipe": [{"technique": "quantize"}]},
     {
         "model": MODEL_ID,
+        "data": {"evaluation": EVALUATION_ID},
+        "recipe": [{"technique": "prune", "method": "magnitude", "max_drop": 0.01}],
+        "evaluation": {"metric": "accuracy"},
+    },
+    {
+        "model": MODEL_ID,
         "data": {"train": TRAIN_ID, "evaluation": EVALUATION_ID},
         "recipe": [
             {"technique": "finetune", "method": "lora", "epochs": 3, "rank": 8, "learning_rate": 0.0005},

@@ -22,6 +22,8 @@ DEFAULT_METRICS = {
 
 Floats = npt.NDArray[np.float64]
 
+_OF_VALUES = scores.REGRESSION_METRICS | scores.SIMILARITY_METRICS
+
 
 @dataclass
 class Scored:
@@ -109,6 +111,26 @@ def predictions(outputs: list[Array], batch: Batch, dataset: Dataset) -> Floats:
     return _two_classes(_first(candidates, outputs))
 
 
+def metric_value(metric: str, truth: Array, predictions: Floats) -> float:
+    """One of the tasks' metrics.
+
+    Args:
+        metric: As in ``specs.job.MetricName``, but for ``fidelity``.
+        truth: One class or value per row, as many as there are predictions.
+        predictions: As ``predictions`` makes them.
+
+    Returns:
+        NaN where the metric is not defined.
+    """
+    if (function := _OF_VALUES.get(metric)) is not None:
+        return function(truth.reshape(-1), predictions.reshape(-1))
+    classes = truth.astype(np.int64)
+    if metric == "auc":
+        return scores.binary_auc(classes, predictions[:, 1] - predictions[:, 0])
+    labels = np.argmax(predictions, axis=1)
+    return scores.macro_f1(classes, labels) if metric == "f1" else float(np.mean(labels == classes))
+
+
 def _first(candidates: list[Array], outputs: list[Array]) -> Array:
     if not candidates:
         shapes = ", ".join(str(list(made.shape)) for made in outputs)
@@ -169,11 +191,11 @@ def _score_classes(truth: Array, predictions: Floats, random: np.random.Generato
     correct = int(np.sum(labels == classes))
     scored = Scored()
     _put(scored, "accuracy", correct / len(classes), scores.wilson_interval(correct, len(classes)))
-    _put(scored, "f1", scores.macro_f1(classes, labels), None)
+    _put(scored, "f1", metric_value("f1", classes, predictions), None)
     if predictions.shape[1] == 2:
         margin = predictions[:, 1] - predictions[:, 0]
         interval = scores.bootstrap_interval(scores.binary_auc, classes, margin, random)
-        _put(scored, "auc", scores.binary_auc(classes, margin), interval)
+        _put(scored, "auc", metric_value("auc", classes, predictions), interval)
     return scored
 
 

@@ -1,15 +1,18 @@
 """A drop means the same everywhere: points where a metric has them, shares where it has none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.compression.judging import accuracy
+from tests.compression.judging import accuracy, logits
 from workers.compression.data import Dataset
+from workers.compression.datasets.labels import Labels
 from workers.compression.families.model import Array, Feeds
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.specs.errors import DatasetMismatch
+from workers.compression.specs.formats import Task
 from workers.compression.tolerance.drops import JudgingRows, drop_between
 
 
@@ -53,6 +56,18 @@ def test_the_figures_are_those_of_the_task_and_the_interval_is_paired(
     assert judged.interval.low <= judged.drop <= judged.interval.high
     # Two independent samples of these accuracies would be told apart half as well.
     assert judged.interval.high - judged.interval.low < 2 * 1.96 * np.sqrt(2 * before * (1 - before) / rows.rows)
+
+
+def test_an_error_of_values_counts_relative_to_what_it_was(
+    open_onnx: Callable[[str], OnnxModel], digits: Callable[..., Dataset]
+) -> None:
+    model, rows = open_onnx("mlp"), digits("mlp")
+    answers = logits(model, rows)
+    wanted = np.empty((rows.source.rows, answers.shape[1]))
+    wanted[rows.order] = answers + 0.5
+    judging = JudgingRows(model, model.run, replace(rows, labels=Labels(Task.REGRESSION, targets=wanted)))
+    assert (judging.metric, judging.before) == ("rmse", pytest.approx(0.5, abs=1e-5))
+    assert judging.drop(lambda feeds: [model.run(feeds)[0] - 0.25]).value == pytest.approx(0.5, abs=1e-5)
 
 
 def test_fidelity_needs_no_labels(open_onnx: Callable[[str], OnnxModel], digits: Callable[..., Dataset]) -> None:

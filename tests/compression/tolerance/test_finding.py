@@ -180,3 +180,10 @@ def test_parts_are_pruned_by_whatever_function_is_given(opened: Open, rows: Rows
 def test_rows_to_choose_by_are_asked_for(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(DatasetMismatch, match="rows to select and to confirm"):
         handler_for(MagnitudePrune, ModelFormat.ONNX)(opened(), MagnitudePrune(max_drop=0.1), Context(scratch=tmp_path))
+
+
+def test_models_that_cannot_be_run_are_refused_before_they_are_opened() -> None:
+    step = MagnitudePrune(max_drop=0.01)
+    assert "cannot be run" in str(step.refusal(ModelFormat.SAFETENSORS))
+    assert step.refusal(ModelFormat.ONNX) is None
+    assert (step.required(), step.sparsity) == (("selection",), None)

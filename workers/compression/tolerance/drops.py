@@ -17,7 +17,7 @@ from workers.compression.sensitivity.yardstick import KEPT_BYTES, WORST, Run
 from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.formats import Task
 from workers.compression.specs.metrics import HIGHER_IS_BETTER, Interval, JudgedDrop
-from workers.compression.task_scores import DEFAULT_METRICS, Floats, comparable, predictions
+from workers.compression.task_scores import DEFAULT_METRICS, Floats, comparable, metric_value, predictions
 
 FIDELITY = "fidelity"
 _ABSOLUTE = frozenset({"accuracy", "f1", "auc", FIDELITY})
@@ -35,18 +35,6 @@ def drop_between(metric: str, before: float, after: float) -> float:
     if metric in _ABSOLUTE or not worse:
         return worse
     return float(np.clip(worse / abs(before), -WORST, WORST)) if before else float(np.sign(worse)) * WORST
-
-
-def metric_value(metric: str, truth: Array, made: Floats) -> float:
-    """A task metric of predictions [n, k] as ``task_scores.predictions`` makes them; NaN where it is undefined."""
-    if metric in scores.REGRESSION_METRICS or metric in scores.SIMILARITY_METRICS:
-        function = (scores.REGRESSION_METRICS | scores.SIMILARITY_METRICS)[metric]
-        return function(truth.reshape(-1), made.reshape(-1))
-    classes = truth.astype(np.int64)
-    if metric == "auc":
-        return scores.binary_auc(classes, made[:, 1] - made[:, 0])
-    labels = np.argmax(made, axis=1)
-    return scores.macro_f1(classes, labels) if metric == "f1" else float(np.mean(labels == classes))
 
 
 @dataclass(frozen=True)
