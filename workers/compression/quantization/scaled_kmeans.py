@@ -46,12 +46,12 @@ def cluster_with_scales(
     scales = np.take_along_axis(groups, ends, 1).astype(np.float32)
     book = _book(groups, scales, wanted, weights, keep_zero=keep_zero)
     for _ in range(_ROUNDS):
-        scales = _better_scales(groups, scales, book, weights)
+        scales = better_scales(groups, scales, book, weights)
         book = _book(groups, scales, wanted, weights, keep_zero=keep_zero)
-    codes, values = _coded(scales, wanted)
+    codes, values = coded_scales(scales, wanted)
     scales = values[codes]
     book = in_half_precision(_book(groups, scales, wanted, weights, keep_zero=keep_zero))
-    found = _nearest(_divided(groups, scales), book).reshape(matrix.shape)
+    found = nearest_or_zero(divided(groups, scales), book).reshape(matrix.shape)
     blocks = Blocks.of_matrix((matrix.shape[0], matrix.shape[1]), "tensor")
     by_row = GroupScales(codes.reshape(len(matrix), -1), values, length)
     return CodebookWeight(found, book[:, None, :], wanted.bits, blocks, by_row)
@@ -64,19 +64,19 @@ def _book(groups: Floats, scales: Floats, wanted: Clustering, weights: Floats | 
     counts = np.square(scales[chosen].astype(np.float64))
     if weights is not None:
         counts = counts * weights[np.arange(len(groups))[chosen] % len(weights)]
-    values = _divided(groups[chosen], scales[chosen])
+    values = divided(groups[chosen], scales[chosen])
     counts = np.broadcast_to(counts, values.shape)
     sets = values.reshape(1, -1), counts.reshape(1, -1).astype(np.float64)
     random = np.random.default_rng(wanted.seed)
     return entries_of(sets, 1 << wanted.bits, wanted.initialization, random, keep_zero=keep_zero)
 
 
-def _nearest(rows: Floats, book: Floats) -> np.ndarray:
+def nearest_or_zero(rows: Floats, book: Floats) -> np.ndarray:
     """Codes; where one entry of several is zero, it stands for nothing else."""
     return nearest_apart_from_zero(rows, book) if book.shape[1] > 2 and (book == 0.0).any() else nearest(rows, book)
 
 
-def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats | None) -> Floats:
+def better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats | None) -> Floats:
     """Of several scales, each made the best for its codes, the one of least error for each group."""
     best = np.empty_like(scales)
     at_once = max(1, _AT_ONCE // groups.shape[1])
@@ -86,7 +86,7 @@ def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats
         counts = 1.0 if weights is None else weights[np.arange(start, start + len(part)) % len(weights)]
         for factor in _TRIED:
             tried = scales[rows] * np.float32(factor)
-            entries = book[0][_nearest(_divided(part, tried), book)]
+            entries = book[0][nearest_or_zero(divided(part, tried), book)]
             square = np.sum(counts * entries * entries, axis=1, keepdims=True)
             product = np.sum(counts * part * entries, axis=1, keepdims=True)
             fitted = np.where(square > 0.0, product / np.where(square > 0.0, square, 1.0), 0.0).astype(np.float32)
@@ -96,15 +96,16 @@ def _better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats
     return best
 
 
-def _coded(scales: Floats, wanted: Clustering) -> tuple[np.ndarray, Floats]:
+def coded_scales(scales: Floats, wanted: Clustering) -> tuple[np.ndarray, Floats]:
     """Scales as codes into a codebook of their own, weighted by what their error does to the values."""
     count = min(len(scales), max(_FEWEST_SCALES, min(256, len(scales) // _GROUPS_PER_SCALE)))
     random = np.random.default_rng(wanted.seed)
     keep_zero = bool((scales == 0.0).any())
     sets = scales.reshape(1, -1), None
     values = in_half_precision(entries_of(sets, count, wanted.initialization, random, keep_zero=keep_zero))
-    return _nearest(scales, values), values[0]
+    return nearest_or_zero(scales, values), values[0]
 
 
-def _divided(groups: Floats, scales: Floats) -> Floats:
+def divided(groups: Floats, scales: Floats) -> Floats:
+    """Each group divided by its scale, itself where that is zero."""
     return np.asarray(groups / np.where(scales == 0.0, np.float32(1.0), scales), np.float32)

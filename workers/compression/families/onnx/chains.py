@@ -64,12 +64,16 @@ class Chain:
         bounds = (("from", 0), ("to", count), ("axis", axis))
         return self.add("Slice", value, *(self.share(part, np.array([at], np.int64)) for part, at in bounds))
 
-    def floats(self, part: str, values: Array) -> str:
-        """Stores float32 values, in half precision where that holds every one of them exactly."""
+    def floats(self, part: str, values: Array, *, shared: bool = False) -> str:
+        """Stores float32 values, in half precision where that holds every one of them exactly.
+
+        Args:
+            shared: Whether other weights that have the same values read the same initializer.
+        """
         halves = _halves(values)
-        if halves is None:
-            return self.store(part, values.astype(np.float32, copy=False))
-        return self.add("Cast", self.store(part, halves), to=TensorProto.FLOAT)
+        stored = values.astype(np.float32, copy=False) if halves is None else halves
+        name = self.share(f"{self.name}_{part}", stored) if shared else self.store(part, stored)
+        return name if halves is None else self.add("Cast", name, to=TensorProto.FLOAT)
 
     def codes(self, part: str, codes: Codes, bits: int) -> str:
         """Stores codes below ``1 << bits`` in as many bits; gives them as float32 in the same shape."""

@@ -52,7 +52,7 @@ def store_codebook_table(
     packed = PackedRows(head, form.codes, form.bits)
     table = _Table(
         packed,
-        head.floats("codebook", form.codebooks.reshape(-1)),
+        head.floats("codebook", form.codebooks.reshape(-1), shared=form.scales is not None),
         form.codes.shape[1],
         None if form.scales is None else _StoredScales.of(head, form.scales),
     )
@@ -108,7 +108,7 @@ def _codes(chain: Chain, codes: Codes, bits: int) -> str:
 
 def _restore_with_scales(chain: Chain, form: CodebookWeight, scales: GroupScales) -> str:
     """The matrix: entries of the one codebook, each group's multiplied by its scale."""
-    book = chain.floats("codebook", form.codebooks.reshape(-1))
+    book = chain.floats("codebook", form.codebooks.reshape(-1), shared=True)
     factors = chain.floats("scale", scales.values)
     parts = []
     for rows in row_pieces(form.codes.shape):

@@ -15,7 +15,8 @@ uniform, 8 bits
 codebook
     ``<name>.codes`` uint8 (rows, bytes), ``<name>.codebook`` (row blocks, column blocks, entries). A weight
     with a single codebook may have ``<name>.scales``, up to 256 numbers; ``<name>.scale_codes`` uint8 (rows, groups)
-    names the one that the entries of a group are multiplied by. Groups are of equal length.
+    names the one that the entries of a group are multiplied by. Groups are of equal length. ``<name>.codebook`` may be
+    a tied name of another weight's.
 float
     As its ``float-quantized``: ``<name>`` in 8-bit floats, ``<name>_scale`` one per row or a single one.
 

@@ -11,10 +11,11 @@ import torch
 from workers.compression.families.model import Array, Feeds, Model, StoredLayer, WeightPieces
 from workers.compression.families.statistics import describe_tensor
 from workers.compression.families.tensors.layout import PIECE, parts_of
-from workers.compression.families.tensors.quantized import QuantizedTensor
+from workers.compression.families.tensors.quantized import BOOK, QuantizedTensor
 from workers.compression.families.tensors.spool import Spool
 from workers.compression.families.tensors.stored import StoredTensor, TensorFile, arrays, to_numpy
 from workers.compression.families.weights import CompressibleModel, Floats, Role, Weight, WeightForm
+from workers.compression.similarity.identity import digest
 from workers.compression.specs.errors import UnsupportedOperator
 from workers.compression.specs.formats import Family
 from workers.compression.specs.messages import ModelInspection, Port
@@ -96,8 +97,9 @@ class TensorsModel(CompressibleModel):
     def store(self, forms: Iterable[tuple[Weight, WeightForm]]) -> None:
         """Stores tensors in other forms; their parts lie in a file until the model is saved."""
         spool, tensors = Spool(self._content.scratch), dict(self.stored)
+        books: dict[bytes, StoredTensor] = {}
         for weight, form in forms:
-            tensors[weight.name] = _stored(weight, form, spool)
+            tensors[weight.name] = _stored(weight, form, spool, books)
         self._take(tensors)
 
     def why_not(self, weight: Weight, form: WeightForm) -> str | None:
@@ -120,8 +122,9 @@ class TensorsModel(CompressibleModel):
 
     def stored_layers(self) -> Iterator[StoredLayer]:
         """One entry per tensor."""
+        own = _own_bytes(self.stored)
         for name, tensor in self.stored.items():
-            yield _layer(name, tensor)
+            yield _layer(name, tensor, own[name])
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Values by name, one tensor in memory at a time."""
@@ -155,25 +158,41 @@ def _weight(name: str, tensor: StoredTensor) -> Weight:
     return Weight(name, name, tensor.shape, str(tensor.dtype).removeprefix("torch."), role, tuple(range(rank)))
 
 
-def _stored(weight: Weight, form: WeightForm, spool: Spool) -> StoredTensor:
+def _stored(weight: Weight, form: WeightForm, spool: Spool, books: dict[bytes, StoredTensor]) -> StoredTensor:
+    """A weight in another form; equal codebooks of several weights are one part."""
     layout, arrays = parts_of(form, weight.shape)
-    parts = {suffix: spool.keep(array) for suffix, array in arrays.items()}
+    parts = {suffix: spool.keep(array) for suffix, array in arrays.items() if suffix != BOOK}
+    if BOOK in arrays:
+        book = arrays[BOOK]
+        parts[BOOK] = books.setdefault(digest(book) + str((book.dtype, book.shape)).encode(), spool.keep(book))
     return parts[""] if parts.keys() == {""} else QuantizedTensor.reading(weight.name, layout, parts)
 
 
 def _nbytes(tensors: Mapping[str, StoredTensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())
+    return sum(_own_bytes(tensors).values())
 
 
-def _layer(name: str, tensor: StoredTensor) -> StoredLayer:
+def _own_bytes(tensors: Mapping[str, StoredTensor]) -> dict[str, int]:
+    """Bytes of each tensor; a codebook that several share counts for the first of them."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        book = tensor.parts.get(BOOK) if isinstance(tensor, QuantizedTensor) else None
+        known = book is not None and id(book) in seen
+        found[name] = tensor.nbytes - (book.nbytes if book is not None and known else 0)
+        seen.add(id(book))
+    return found
+
+
+def _layer(name: str, tensor: StoredTensor, size: int) -> StoredLayer:
     floats = tensor.dtype.is_floating_point
     return StoredLayer(
         name=name,
         op="tensor",
         parameters=tensor.elements,
         nonzero=None if floats else sum(int(torch.count_nonzero(piece)) for piece in tensor.pieces()),
-        bytes=tensor.nbytes,
-        bits=8.0 * tensor.nbytes / max(tensor.elements, 1),
+        bytes=size,
+        bits=8.0 * size / max(tensor.elements, 1),
         weights=WeightPieces(tensor.shape, partial(_float_pieces, tensor)) if floats else None,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from workers.compression.families.tensors.layout import KEY, Layouts, parse_layouts
-from workers.compression.families.tensors.quantized import SUFFIXES, QuantizedTensor
+from workers.compression.families.tensors.quantized import BOOK, SUFFIXES, QuantizedTensor
 from workers.compression.families.tensors.stored import StoredTensor, TensorFile
 from workers.compression.specs.errors import InvalidModel
 
@@ -17,17 +17,19 @@ def joined(content: TensorFile) -> TensorFile:
     if KEY not in content.metadata:
         return content
     layouts = parse_layouts(content.metadata[KEY])
-    left = dict(content.tensors)
+    left, aliases = dict(content.tensors), dict(content.shared)
     weights: dict[str, StoredTensor] = {}
     for name, layout in layouts.weights.items():
         parts = {suffix: left.pop(name + suffix) for suffix in SUFFIXES if name + suffix in left}
+        if BOOK not in parts and name + BOOK in aliases:
+            parts[BOOK] = content.tensors[aliases.pop(name + BOOK)]
         weights[name] = QuantizedTensor.reading(name, layout, parts)
     tensors = left | weights
     strangers = [alias for alias, name in layouts.shared.items() if name not in weights or alias in tensors]
     if strangers or len(tensors) != len(left) + len(weights):
         raise InvalidModel("The layouts name a tensor twice or not at all.", reason="tensor_layout")
     metadata = {key: text for key, text in content.metadata.items() if key != KEY}
-    return TensorFile(tensors, {**content.shared, **layouts.shared}, metadata, content.scratch)
+    return TensorFile(tensors, {**aliases, **layouts.shared}, metadata, content.scratch)
 
 
 def parted(content: TensorFile) -> tuple[dict[str, StoredTensor], dict[str, str], dict[str, str]]:
@@ -38,13 +40,19 @@ def parted(content: TensorFile) -> tuple[dict[str, StoredTensor], dict[str, str]
     """
     quantized = {name: found for name, found in content.tensors.items() if isinstance(found, QuantizedTensor)}
     stored: dict[str, StoredTensor] = {}
+    books: dict[int, str] = {}
+    aliases: dict[str, str] = {}
     for name, tensor in content.tensors.items():
         parts: Mapping[str, StoredTensor] = tensor.parts if isinstance(tensor, QuantizedTensor) else {"": tensor}
         for suffix, part in parts.items():
-            if name + suffix in stored or (suffix and name + suffix in content.tensors):
+            if name + suffix in stored or name + suffix in aliases or (suffix and name + suffix in content.tensors):
                 raise InvalidModel(f"{name + suffix} is the name of two tensors.", reason="tensor_layout")
-            stored[name + suffix] = part
-    shared = {alias: name for alias, name in content.shared.items() if name not in quantized}
+            first = books.setdefault(id(part), name + suffix) if suffix == BOOK else name + suffix
+            if first == name + suffix:
+                stored[first] = part
+            else:
+                aliases[name + suffix] = first
+    shared = {alias: name for alias, name in content.shared.items() if name not in quantized} | aliases
     if not quantized:
         return stored, shared, {}
     layouts = Layouts(

@@ -188,6 +188,8 @@ _TYPES: Mapping[str, frozenset[torch.dtype]] = {
     ".scale_codes": frozenset({torch.uint8}),
 }
 SUFFIXES = tuple(_TYPES)
+BOOK = ".codebook"
+"""The one part that several weights may share."""
 
 
 def _last(shape: tuple[int, ...] | None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from workers.compression.families.tensors.layout import KEY
-from workers.compression.families.tensors.quantized import QuantizedTensor
+from workers.compression.families.tensors.quantized import BOOK, QuantizedTensor
 from workers.compression.families.tensors.stored import StoredTensor
 
 _TIED = """\
@@ -12,6 +12,10 @@ from safetensors import safe_open
 with safe_open("{name}", "pt") as file:
     tensors = {{name: file.get_tensor(name) for name in file.keys()}}
     tensors |= {{alias: tensors[name] for alias, name in file.metadata().items() if name in tensors}}
+"""
+
+_ALIASES = """\
+    tensors |= {alias: tensors[name] for alias, name in file.metadata().items() if name in tensors}
 """
 
 _CODES = """
@@ -83,6 +87,9 @@ def safetensors_snippet(name: str, tensors: Mapping[str, StoredTensor], shared: 
         "    tensors = {name: file.get_tensor(name) for name in file.keys()}\n"
         f'    layouts = json.loads(file.metadata()["{KEY}"])\n'
     )
+    books = [tensor.parts[BOOK] for tensor in quantized if BOOK in tensor.parts]
+    if shared or len({id(book) for book in books}) < len(books):
+        opening += _ALIASES
     return _snippet(opening, quantized, "tensors")
 
 

@@ -265,9 +265,10 @@ class Pt2Model(TorchModel):
         return stored_layers(self.parameters(), self._stored_as(), lambda name: operators.get(name) or "parameter")
 
     def _stored_as(self) -> dict[str, StoredAs]:
-        state, found = self.program.state_dict, {}
+        state, own, found = self.program.state_dict, unshared_tensors(self.program), {}
         for name, note in self._notes.items():
-            size = sum(state[buffer].nbytes for buffer in buffers_of(name, note, state))
+            # A codebook that several weights share counts for the first of them.
+            size = sum(state[buffer].nbytes for buffer in buffers_of(name, note, state) if buffer in own)
             found[name] = StoredAs(size, float(note.bits))
         return found
 

@@ -8,7 +8,9 @@ from torch.export import ExportedProgram
 
 from workers.compression.families.model import Array
 from workers.compression.families.tensors.stored import from_numpy, to_numpy
+from workers.compression.families.torch.pt2_notes import CODEBOOK_SUFFIX
 from workers.compression.families.torch.pt2_program import memory_of, unshared_tensors
+from workers.compression.similarity.identity import same_as
 
 
 def tensors_to_share(program: ExportedProgram) -> dict[str, Callable[[], Array]]:
@@ -34,6 +36,13 @@ def share_tensors(program: ExportedProgram, shared: Mapping[str, str], changed: 
         _show(program, name, _holder(program, kept)[kept].detach())
 
 
+def share_codebooks(program: ExportedProgram) -> None:
+    """Lets equal codebooks show one memory, in place."""
+    books = {name: tensor for name, tensor in program.state_dict.items() if name.endswith(CODEBOOK_SUFFIX)}
+    shared = same_as((name, to_numpy(tensor)) for name, tensor in books.items())
+    share_tensors(program, shared, ())
+
+
 def _show(program: ExportedProgram, name: str, values: torch.Tensor) -> None:
     place = memory_of(_holder(program, name)[name])
     for holder in (program.state_dict, program.constants):
@@ -44,4 +53,5 @@ def _show(program: ExportedProgram, name: str, values: torch.Tensor) -> None:
 
 
 def _holder(program: ExportedProgram, name: str) -> dict[str, torch.Tensor]:
-    return program.state_dict if name in program.state_dict else program.constants
+    holder: dict[str, torch.Tensor] = program.state_dict if name in program.state_dict else program.constants
+    return holder

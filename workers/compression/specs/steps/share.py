@@ -6,6 +6,7 @@ from pydantic import Field
 
 from workers.compression.specs.formats import NETWORK_FORMATS, TENSOR_FORMATS, Family, ModelFormat
 from workers.compression.specs.step import Step
+from workers.compression.specs.steps.quantize import Globs
 
 
 class TieShare(Step):
@@ -29,3 +30,26 @@ class TieShare(Step):
         description="Largest distance of a tensor to what is stored in its place, relative to its own norm; 0: none, "
         "outputs stay bit-identical.",
     )
+
+
+class ClusterShare(Step):
+    """Weights as codes into one codebook for all of them, each output's or group's values multiplied by a scale.
+
+    At the same size it restores weights better than a codebook for each layer (``quantize.kmeans``) does, and where
+    layers are small and codebooks large it is smaller too.
+    """
+
+    summary: ClassVar[str] = "Weights as codes into one codebook that all layers share, with scales of their own"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2, *TENSOR_FORMATS)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
+    conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
+    size_factors: ClassVar[tuple[float, float, float]] = (0.08, 0.2, 1.0)
+
+    technique: Literal["share"] = "share"
+    method: Literal["cluster"] = "cluster"
+    bits: int = Field(6, ge=2, le=8, description="4 to 256 values in the codebook.")
+    scale_group: Literal[0, 16, 32, 64, 128] = Field(
+        0, description="Inputs of an output that share a scale, or a few less; 0: all inputs of an output do."
+    )
+    include: Globs = Field((), description="Only layers whose name matches one of these globs.")
+    exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")

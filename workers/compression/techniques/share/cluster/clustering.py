@@ -1,0 +1,90 @@
+"""One codebook for the weights of a model of any format."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from workers.compression.context import Context
+from workers.compression.families.model import Model
+from workers.compression.families.weights import (
+    CompressibleModel,
+    Floats,
+    Weight,
+    WeightForm,
+    as_compressible,
+    selected,
+)
+from workers.compression.quantization.codebook import CodebookWeight
+from workers.compression.quantization.kmeans import Clustering
+from workers.compression.quantization.resuming import resumed
+from workers.compression.quantization.shared_kmeans import coded_by, coded_bytes, shared_codebook
+from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
+from workers.compression.specs.steps.share import ClusterShare
+
+SMALLEST = 1024
+"""Elements of a weight; what restores a smaller one takes more than its codes save."""
+
+
+def cluster_together(model: Model, spec: ClusterShare, context: Context) -> CompressibleModel:
+    """Stores the selected weights as codes into one codebook.
+
+    Raises:
+        UnsupportedTechnique: No weight is selected.
+        NumericalFailure: A weight holds NaN or infinity.
+    """
+    model = as_compressible(model)
+    large, chosen = selected(model, spec.include, spec.exclude, SMALLEST)
+    chosen = [weight for weight in chosen if _pays(weight, spec, context)]
+    if not chosen:
+        raise UnsupportedTechnique(
+            f"No weight of at least {SMALLEST} values is selected.", hint="Check include and exclude."
+        )
+    wanted = Clustering(spec.bits, seed=context.seed)
+    book = shared_codebook(((_finite(model, weight), group_length(weight, spec)) for weight in chosen), wanted)
+    done = 0
+
+    def make(weight: Weight) -> CodebookWeight | None:
+        form = coded_by(model.matrix(weight), group_length(weight, spec), book, wanted)
+        reason = model.why_not(weight, form)
+        if reason is not None:
+            context.warn(f"{weight.layer} stays {weight.dtype}: {reason}")
+            return None
+        return form
+
+    def counted() -> Iterator[tuple[Weight, WeightForm]]:
+        nonlocal done
+        for made in resumed(chosen, make, spec, context):
+            done += 1
+            yield made
+
+    model.store(counted())
+    context.changed(
+        f"{done} of {len(large)} weights of at least {SMALLEST:,} values stored as {spec.bits}-bit codes into one "
+        f"codebook of {book.size} values"
+    )
+    return model
+
+
+def group_length(weight: Weight, spec: ClusterShare) -> int:
+    """Inputs that share a scale: as many as the step says, a few less where these do not divide an output's, or all."""
+    columns = weight.matrix_shape[1]
+    lengths = range(spec.scale_group, spec.scale_group // 2, -1)
+    return next((length for length in lengths if columns % length == 0), columns) if spec.scale_group else columns
+
+
+def _pays(weight: Weight, spec: ClusterShare, context: Context) -> bool:
+    size = {"float64": 8, "float32": 4}.get(weight.dtype, 2) * weight.size
+    pays = coded_bytes(weight.size, group_length(weight, spec), spec.bits) < size
+    if not pays:
+        context.warn(f"{weight.layer} stays {weight.dtype}: its codes and scales would take more than its values do.")
+    return pays
+
+
+def _finite(model: CompressibleModel, weight: Weight) -> Floats:
+    matrix = model.matrix(weight)
+    if not np.isfinite(matrix).all():
+        raise NumericalFailure(
+            f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
+            hint="Exclude the layer, or repair the model.",
+        )
+    return matrix
