@@ -7,14 +7,16 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 
 from tests.benchmarks.qat_inputs import write_onnx
-from tests.benchmarks.training_inputs import fit, mnist
+from tests.benchmarks.training_inputs import SPLIT_SEED, fit, mnist
 
 
 def lenet_300_100() -> nn.Sequential:
@@ -86,6 +88,18 @@ def _drop_notes(path: Path) -> None:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     onnx.save(model, path)
+
+
+def write_shifted_digits(path: Path) -> Path:
+    """All training rows of MNIST, and each a second time, moved by up to one pixel each way."""
+    images, digits = mnist("train")
+    moves = np.random.default_rng(SPLIT_SEED).integers(-1, 2, (len(images), 2))
+    padded, moved = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))), np.empty_like(images)
+    for down, right in product((-1, 0, 1), repeat=2):
+        chosen = (moves == (down, right)).all(axis=1)
+        moved[chosen] = padded[chosen][:, :, 1 - down : 29 - down, 1 - right : 29 - right]
+    np.savez(path, input=np.concatenate([images, moved]), target=np.concatenate([digits, digits]))
+    return path
 
 
 def parameters(name: str) -> int:
