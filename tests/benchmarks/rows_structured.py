@@ -39,6 +39,6 @@ def _data(folder: Path) -> Path:
 ROWS = (
     Row(
         STRUCTURED, f"{CNN}, ONNX", _cnn, DIGITS, _data, "accuracy",
-        "torch-pruning GroupNormImportance, same MACs, no training after either", torch_pruning_alone,
+        "torch-pruning GroupMagnitudeImportance, same MACs, no training after either", torch_pruning_alone,
     ),
 )  # fmt: skip

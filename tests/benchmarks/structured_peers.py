@@ -17,7 +17,7 @@ def pruned(network: nn.Module, example: torch.Tensor, macs: float) -> nn.Module:
     """Channels by group norm over the whole network, in place, until ``macs`` of its multiply-accumulates are gone."""
     head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     pruner = torch_pruning.pruner.MetaPruner(
-        network, example, importance=torch_pruning.importance.GroupNormImportance(p=2), global_pruning=True,
+        network, example, importance=torch_pruning.importance.GroupMagnitudeImportance(p=2), global_pruning=True,
         pruning_ratio=0.9, iterative_steps=_STEPS, ignored_layers=[head], round_to=8,
     )  # fmt: skip
     wanted = (1 - macs) * torch_pruning.utils.count_ops_and_params(network, example)[0]
