@@ -98,6 +98,8 @@ def better_scales(groups: Floats, scales: Floats, book: Floats, weights: Floats 
 
 def coded_scales(scales: Floats, wanted: Clustering) -> tuple[np.ndarray, Floats]:
     """Scales as codes into a codebook of their own, weighted by what their error does to the values."""
+    if not scales.any():
+        return np.zeros(scales.shape, np.uint8), np.zeros(1, np.float32)
     count = min(len(scales), max(_FEWEST_SCALES, min(256, len(scales) // _GROUPS_PER_SCALE)))
     random = np.random.default_rng(wanted.seed)
     keep_zero = bool((scales == 0.0).any())
