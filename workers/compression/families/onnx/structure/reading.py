@@ -67,7 +67,7 @@ def read_structure(proto: ModelProto, feeds: Feeds) -> OnnxStructure:
     reading = Reading(index, value_shapes(proto, index, feeds))
     main = index.scopes[0]
     for place in index.places:
-        if place.scope is main:
+        if place.scope is main and index.made(place) not in index.stored:
             _follow(reading, place)
     for value, axes in reading.axes.items():
         nested = any(reader.place.scope is not main for reader in index.readers.get(value, ()))

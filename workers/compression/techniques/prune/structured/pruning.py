@@ -43,7 +43,8 @@ def prune_structured(
     """
     _check_weights(model)
     rows = _calibration(spec, context)
-    shrinkable = read(first_feeds(synthetic(model.inputs, 1, context.seed, {}), model.inputs, None, 1))
+    feeds = _one_row(model, rows, context)
+    shrinkable = read(feeds)
     structure = shrinkable.structure
     groups = _selected(structure, model, spec)
     context.progress(0.1, "watching the layers")
@@ -51,7 +52,6 @@ def prune_structured(
     removed = _chosen(structure, groups, scores, spec)
     context.progress(0.5, "fitting the layers")
     model.replace(_fitted(model, structure, removed, rows if spec.compensate else None, context))
-    feeds = _one_row(model, rows, context)
     expected = model.run(feeds)
     shrinkable.shrink(removed)
     _check(model.run(feeds), expected)
@@ -155,7 +155,7 @@ def _fitted(
 def _one_row(model: CompressibleModel, rows: Dataset | None, context: Context) -> Feeds:
     dataset = rows or context.any_data()
     if dataset is None:
-        return first_feeds(synthetic(model.inputs, 1, context.seed + 1, {}, 2), model.inputs, None, 1)
+        return first_feeds(synthetic(model.inputs, 1, context.seed, {}), model.inputs, None, 1)
     return first_feeds(replace(dataset, order=dataset.order[:1]), model.inputs, model.tokenizer_file(), 1)
 
 
