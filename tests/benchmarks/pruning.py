@@ -31,7 +31,7 @@ from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.prune_weights import MagnitudePrune, SparseGptPrune, WandaPrune, WeightPrune
 
 SCRIPT = Path(__file__).with_name("peer_scripts") / "llmcompressor_prune.py"
-WORD_TOKENS = 16
+WORD_TOKENS = 8
 LAYERS = ["re:.*encoder.*(query|key|value|dense)$"]
 PATTERNS = ("unstructured", "2:4")
 OURS: tuple[tuple[type[WeightPrune], dict[str, object]], ...] = (
@@ -67,6 +67,7 @@ class PruningBench(Bench):
     def __init__(self, folder: Path, rows: int) -> None:
         super().__init__(folder, rows)
         tokenizer = Tokenizer.from_file(str(fetch("minilm-l6-onnx") / "tokenizer.json"))
+        tokenizer.enable_truncation(WORD_TOKENS)
         tokenizer.enable_padding(length=WORD_TOKENS)
         pairs = [_pairs("wordsim353.tsv"), _pairs("simlex999.txt")]
         self.said = [np.array([score for _, _, score in own]) for own in pairs]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.compression.families.weights import LayerInputs
@@ -36,6 +36,7 @@ def test_compensation_keeps_outputs_nearer_than_zeros_alone_in_every_pattern(pat
 
 
 @pytest.mark.parametrize("pattern", [Blocks(1, 1), Blocks(4, 1), Blocks(3, 5)], ids=str)
+@settings(max_examples=20, deadline=None)
 @given(share=st.floats(0.05, 0.95))
 def test_compensation_takes_the_exact_number_of_blocks(pattern: Blocks, share: float) -> None:
     matrix, gram = layer()

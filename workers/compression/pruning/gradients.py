@@ -14,7 +14,7 @@ from workers.compression.families.weights import Weight
 from workers.compression.pruning.criteria import Criterion, Judge, Scored
 from workers.compression.specs.errors import DatasetMismatch, NumericalFailure
 from workers.compression.specs.formats import Task
-from workers.compression.specs.steps.prune_weights import CalibratedPrune
+from workers.compression.specs.steps.prune_weights import GradientPrune
 from workers.compression.training.failures import explaining_gradients
 from workers.compression.training.feeding import Feed
 from workers.compression.training.lessons import plain_objective
@@ -24,23 +24,29 @@ Order = Literal[1, 2]
 _LABELLED = frozenset({Task.CLASSIFICATION, Task.REGRESSION})
 
 
-def judging_gradients(model: Model, spec: CalibratedPrune, order: Order, context: Context) -> Judge:
+def judging_gradients(model: Model, spec: GradientPrune, order: Order, context: Context) -> Judge:
     """Differentiates the loss of single rows, or of as many as the network takes at a time.
 
-    Classes and values that the rows are labelled with give the loss. Without them what counts is how far the outputs
-    move from what they are. That distance has no gradient where it is zero, but the mean square of the gradients of
-    random projections of the outputs is its curvature, so those take the place of the loss.
+    The loss is that of the labels, or how far the outputs move from what they are. That distance has no gradient where
+    it is zero, but the mean square of the gradients of random projections of the outputs is its curvature, so those
+    take its place.
 
     Args:
         order: 1 for the mean of |gradient times weight| (Molchanov et al., arXiv:1906.10771, by weight), 2 for half the
             mean of its square (OBD with the empirical Fisher information, Theis et al., arXiv:1801.05787).
 
     Raises:
-        DatasetMismatch: There are no rows.
+        DatasetMismatch: There are no rows, or no classes or values with them where the step goes by labels.
     """
     dataset = context.any_data()
     if dataset is None:
         raise DatasetMismatch("This method looks at calibration data; none was given.")
+    if spec.loss == "labels" and dataset.task not in _LABELLED:
+        raise DatasetMismatch(
+            "The calibration data has no classes or values as its target.",
+            reason="labels_needed",
+            hint='Leave "loss" at "outputs".',
+        )
 
     def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, Criterion]]:
         learner = as_trainable(model)
@@ -51,7 +57,7 @@ def judging_gradients(model: Model, spec: CalibratedPrune, order: Order, context
             for weight in weights
             if weight.name in named
         }
-        sums = _summed(learner, trainable, parameters, dataset.limited(spec.samples), order, context)
+        sums = _summed(learner, trainable, parameters, dataset.limited(spec.samples), spec.loss, order, context)
         for weight in weights:
             if weight.name in sums:
                 yield weight, Scored(np.asarray(weight.to_matrix(_finite(weight, sums[weight.name])), np.float32))
@@ -64,13 +70,14 @@ def _summed(
     trainable: Trainable,
     parameters: Mapping[str, torch.nn.Parameter],
     dataset: Dataset,
+    loss_of: Literal["outputs", "labels"],
     order: Order,
     context: Context,
 ) -> dict[str, torch.Tensor]:
     """What the rows' gradients come to for each weight, by its name."""
     chosen = list(parameters.values())
     sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in chosen]
-    objective = plain_objective(trainable, dataset) if dataset.task in _LABELLED else None
+    objective = plain_objective(trainable, dataset) if loss_of == "labels" else None
     random = torch.Generator().manual_seed(context.seed)
     feed = Feed(model, 1, trainable.compute_batch, context.seed)
     torch.set_num_threads(context.threads)

@@ -197,7 +197,22 @@ class SparseGptPrune(CalibratedPrune):
     )
 
 
-class TaylorPrune(CalibratedPrune):
+class GradientPrune(CalibratedPrune):
+    """What the methods that go by gradients have in common."""
+
+    samples: int = Field(512, ge=1, le=100_000, description="Rows that gradients are computed for.")
+    loss: Literal["outputs", "labels"] = Field(
+        "outputs",
+        description="What a weight's cost is counted in: how far outputs move from what they are, or the loss of the "
+        "calibration rows' labels. Rows that the model was trained on have hardly any loss left to tell by.",
+    )
+
+    def required(self) -> tuple[Need, ...]:
+        """Labels where they give the loss."""
+        return (*super().required(), *(("labels",) if self.loss == "labels" else ()))
+
+
+class TaylorPrune(GradientPrune):
     """Weights are judged by |gradient times weight|, the loss that they cost to first order (arXiv:1906.10771)."""
 
     summary: ClassVar[str] = "Weights that cost the least loss to first order become zero (Taylor)"
@@ -205,7 +220,7 @@ class TaylorPrune(CalibratedPrune):
     method: Literal["taylor"] = "taylor"
 
 
-class FisherPrune(CalibratedPrune):
+class FisherPrune(GradientPrune):
     """Weights are judged by w² times the mean squared gradient: OBD with the Fisher information (arXiv:1801.05787)."""
 
     summary: ClassVar[str] = "Weights that cost the least loss to second order become zero (Fisher)"
