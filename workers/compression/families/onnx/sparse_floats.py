@@ -6,7 +6,6 @@ from onnx import ModelProto, TensorProto
 from workers.compression.families.onnx.chains import Chain
 from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.float_weights import FloatWeight, float_weights
-from workers.compression.families.onnx.matrices import is_lookup
 from workers.compression.families.onnx.sparse_forms import Sparse, scattered, sparsely
 from workers.compression.families.onnx.walking import array
 
@@ -14,7 +13,9 @@ _FLOAT_BITS = 32
 
 
 def leave_out_zeros(proto: ModelProto) -> int:
-    """Stores each weight without its zeros where that is smaller; in place. Tables that rows are looked up in stay.
+    """Stores each weight without its zeros where that is smaller; in place.
+
+    Tables that rows are looked up in are filled up at load as a whole too: then they take what they took before.
 
     Args:
         proto: Of opset ``unpacking.UNPACKING_OPSET`` or newer.
@@ -25,8 +26,6 @@ def leave_out_zeros(proto: ModelProto) -> int:
     editor = Editor(proto)
     stored = 0
     for found in float_weights(editor.index):
-        if any(is_lookup(reader) for reader in found.readers):
-            continue
         # By its bits, minus zero is something.
         occupied = array(found.tensor).reshape(-1).view(np.uint32) != 0
         sparse = sparsely(occupied, _FLOAT_BITS)

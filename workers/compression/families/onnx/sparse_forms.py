@@ -15,9 +15,11 @@ from workers.compression.families.onnx.chains import Chain
 from workers.compression.families.onnx.unpacking import MAX_INTERMEDIATE_BYTES, PLANES, unpacked, unpacked_size
 from workers.compression.quantization.codebook import CodebookWeight
 
-_CHAIN_BYTES = 330
-"""What the nodes that make positions and scatter take in the file beyond those that dense codes need too."""
-_PLANE_BYTES = 190
+_CHAIN_BYTES = 380
+"""What nodes, shapes and names take in the file beyond those that dense codes need too, if steps are whole bytes."""
+_UNPACKING_BYTES = 200
+_PLANE_BYTES = 370
+"""Of each further plane of steps."""
 _MULTIPLE = 8
 """So many codes of any width fill whole bytes: none have to be cut off."""
 _FLOAT_BYTES = 4
@@ -78,8 +80,8 @@ def scattered(chain: Chain, sparse: Sparse, values: str) -> str:
 
 def _bytes(count: int, width: int, bits: int) -> int:
     """Of so many entries, nodes counted."""
-    more_planes = len(PLANES[width]) - 1
-    return unpacked_size(count, width) + _value_bytes(count, bits) + _CHAIN_BYTES + _PLANE_BYTES * more_planes
+    nodes = _CHAIN_BYTES + (width < max(PLANES)) * _UNPACKING_BYTES + (len(PLANES[width]) - 1) * _PLANE_BYTES
+    return unpacked_size(count, width) + _value_bytes(count, bits) + nodes
 
 
 def _value_bytes(count: int, bits: int) -> int:
