@@ -52,7 +52,8 @@ def shared_codebook(matrices: Iterable[tuple[Floats, int]], wanted: Clustering) 
         for sample in samples:
             sample.scales = better_scales(sample.groups, sample.scales, book, None)
         book = _book(samples, wanted, keep_zero=keep_zero)
-    return in_half_precision(book)[0]
+    entries: Floats = in_half_precision(book)[0]
+    return entries
 
 
 def coded_by(matrix: Floats, length: int, book: Floats, wanted: Clustering) -> CodebookWeight:
