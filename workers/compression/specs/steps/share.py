@@ -35,8 +35,8 @@ class TieShare(Step):
 class ClusterShare(Step):
     """Weights as codes into one codebook for all of them, each output's or group's values multiplied by a scale.
 
-    At the same size it restores weights better than a codebook for each layer (``quantize.kmeans``) does, and where
-    layers are small and codebooks large it is smaller too.
+    Next to a codebook for each layer (``quantize.kmeans``) it saves codebooks and spends scales, which
+    mostly restores weights better. In ONNX the nodes that multiply by the scales take some hundred bytes per layer.
     """
 
     summary: ClassVar[str] = "Weights as codes into one codebook that all layers share, with scales of their own"
