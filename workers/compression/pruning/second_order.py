@@ -96,7 +96,7 @@ def fitted(matrix: Floats, pruned: Floats, gram: Floats, stays: Mask) -> Floats:
 
 def _products(left: Floats, right: Floats) -> Floats:
     """Inner products row by row, shape (rows, 1)."""
-    return np.einsum("ij,ij->i", left, right)[:, None]
+    return np.asarray(np.einsum("ij,ij->i", left, right)[:, None], np.float32)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
