@@ -53,6 +53,8 @@ def check_something_compressed(recipe: Recipe, metrics: JobMetrics, layers: tupl
     if not any(step.compresses for step in recipe):
         return
     before, after = metrics.original, metrics.compressed
+    if after.archive_bytes is not None and after.archive_bytes < before.size_bytes:
+        return
     if after.size_bytes < before.size_bytes or _fewer_bits(before, after) or _zeros(after) > _zeros(before):
         return
     if any(layer.bytes_after < layer.bytes_before for layer in layers):

@@ -10,7 +10,7 @@ from app.artifacts.repository import store_file
 from app.jobs import service
 from app.jobs.recipe_checks import student_of
 from app.jobs.records import JobRecord
-from app.jobs.schemas import JobSpec
+from app.jobs.schemas import ARCHIVE, JobSpec
 from app.jobs.states import JobState
 from app.models.records import ModelRecord
 from workers import outputs
@@ -37,7 +37,7 @@ from workers.inputs import Lent
 from workers.measuring import measuring_slot
 from workers.sensitivities import keep, known_of
 from workers.stage import Stages
-from workers.stored_files import StoredFile, add_artifacts, store_reports
+from workers.stored_files import StoredFile, add_artifacts, store_reports, with_archive
 
 COMPRESS, PROBE_ORIGINAL, PROBE_COMPRESSED, COMPARE = "compress", "probe-original", "probe-compressed", "compare"
 _WINDOWS = {COMPRESS: (0.0, 0.55), PROBE_ORIGINAL: (0.55, 0.6), PROBE_COMPRESSED: (0.6, 0.65), COMPARE: (0.65, 0.98)}
@@ -64,7 +64,7 @@ def compress(stages: Stages, job: JobRecord) -> Conclusion:
         extras = [_store_extra(stages, extra) for extra in compressed.extras]
         read_back = lent.enter_context(stages.workplace.storage.local(artifact.sha256))
         stored = ModelFile(path=str(read_back), format=compressed.format, sha256=artifact.sha256)
-        comparison = _measure(stages, inputs, stored)
+        comparison = with_archive(_measure(stages, inputs, stored), extras)
         check_something_compressed(inputs.spec.recipe, comparison.metrics, compressed.layers)
         made = _report(stages, job, inputs, artifact, compressed, comparison)
         files = [artifact, *extras, *_store_reports(stages, made)]
@@ -98,6 +98,7 @@ def _compress(stages: Stages, job: JobRecord, inputs: _Inputs, checkpoints: tupl
         checkpoints=checkpoints,
         checkpoint_seconds=settings.checkpoint_seconds,
         threads=settings.child_threads,
+        archive=ARCHIVE in spec.outputs,
         sensitivities=known,
     )
     with Keeper(stages, job, stages.folder / COMPRESS, len(spec.recipe)) as keeper:

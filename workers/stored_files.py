@@ -9,6 +9,7 @@ from app.artifacts.records import ArtifactRecord
 from app.artifacts.repository import hold_blob, store_file
 from app.jobs.records import JobRecord
 from workers import outputs
+from workers.compression.specs.messages import Comparison
 from workers.stage import Stages
 
 
@@ -38,6 +39,20 @@ def store_reports(stages: Stages, contents: Mapping[tuple[str, str], str]) -> li
         size = store_file(stages.workplace.database, stages.workplace.storage, path, sha256, move=True)
         stored.append(StoredFile("report", form, name, sha256, size))
     return stored
+
+
+def with_archive(comparison: Comparison, files: Iterable[StoredFile]) -> Comparison:
+    """The same with the size of the archive among the files, which unpacks to the very model that was compared."""
+    archive = next((file for file in files if file.kind == "archive"), None)
+    if archive is None:
+        return comparison
+    metrics = comparison.metrics
+    compressed = metrics.compressed.model_copy(update={"archive_bytes": archive.size_bytes})
+    ratio = metrics.original.size_bytes / max(archive.size_bytes, 1)
+    ratios = metrics.ratios.model_copy(update={"archive": ratio})
+    return comparison.model_copy(
+        update={"metrics": metrics.model_copy(update={"compressed": compressed, "ratios": ratios})}
+    )
 
 
 def add_artifacts(session: Session, job: JobRecord, files: Iterable[StoredFile]) -> None:

@@ -1,4 +1,4 @@
-"""``pressroom run`` and ``pressroom expand``: the engine alone, without a service."""
+"""``pressroom run``, ``expand``, ``pack`` and ``unpack``: the engine alone, without a service."""
 
 import subprocess
 import sys
@@ -41,6 +41,27 @@ def expand(
 ) -> None:
     """Stores the weights of a self-expanding ONNX file densely: larger, quicker to load, the same outputs."""
     _run_engine(["expand", str(model), "--output", str(output)])
+
+
+def pack(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any model file.")],
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="The archive; by default the file's name and .prsz.")
+    ] = None,
+) -> None:
+    """Stores a model file entropy-coded, for storage and transfer; ``unpack`` gives it back bit for bit."""
+    _run_engine(["pack", str(file), *(["--output", str(output)] if output else [])])
+
+
+def unpack(
+    archive: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .prsz file.")],
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="The file to write; by default the name without .prsz.")
+    ] = None,
+    max_bytes: Annotated[int, typer.Option(min=0, help="Refuse archives of larger files.")] = 64 << 30,
+) -> None:
+    """Gives back the file that an archive was made of, checked byte by byte."""
+    _run_engine(["unpack", str(archive), "--max-bytes", str(max_bytes), *(["--output", str(output)] if output else [])])
 
 
 def _run_engine(arguments: list[str]) -> NoReturn:

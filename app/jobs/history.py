@@ -44,7 +44,7 @@ def similar_jobs(session: Session, project_id: str, steps: Sequence[str], model_
 
 
 def _same_work(spec: dict[str, Any], steps: Sequence[str], model_format: str) -> bool:
-    return spec["outputs"] == [model_format] and [step_tag(step) for step in spec["recipe"]] == list(steps)
+    return model_format in spec["outputs"] and [step_tag(step) for step in spec["recipe"]] == list(steps)
 
 
 def _figures(metrics: dict[str, Any], seconds: float) -> FinishedJob:

@@ -8,7 +8,7 @@ from app.datasets import repository as datasets_repository
 from app.datasets.records import DatasetRecord
 from app.input_states import InputState
 from app.jobs import data_checks, recipe_checks, training_checks
-from app.jobs.schemas import JobCreate, JobSpec, Role
+from app.jobs.schemas import ARCHIVE, JobCreate, JobSpec, Role
 from app.jobs.splitting import split_roles
 from app.models import repository as models_repository
 from app.models.records import ModelRecord
@@ -112,4 +112,5 @@ def _resolve_for_format(request: JobCreate, model_format: ModelFormat) -> JobCre
     recipe_checks.check_outputs(request, model_format)
     runtime = recipe_checks.RUNTIME_OF_FORMAT[model_format]
     target = request.target.model_copy(update={"runtime": runtime})
-    return request.model_copy(update={"target": target, "outputs": (model_format,)})
+    outputs = (model_format, ARCHIVE) if ARCHIVE in request.outputs else (model_format,)
+    return request.model_copy(update={"target": target, "outputs": outputs})

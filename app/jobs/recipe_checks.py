@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from app.input_states import InputState
-from app.jobs.schemas import JobCreate, StepConflict
+from app.jobs.schemas import ARCHIVE, JobCreate, StepConflict
 from app.models.records import ModelRecord
 from workers.compression.specs.errors import IncompatibleSteps, InvalidSpec, UnsupportedTechnique
 from workers.compression.specs.formats import NETWORK_FORMATS, Family, ModelFormat
@@ -151,11 +151,11 @@ def check_target(request: JobCreate, model_format: ModelFormat) -> None:
 
 
 def check_outputs(request: JobCreate, model_format: ModelFormat) -> None:
-    """Refuses any output but the model's own format."""
+    """Refuses any output but the model's own format and its archive."""
     for index, output in enumerate(request.outputs):
-        if output != model_format:
+        if output not in {model_format, ARCHIVE}:
             raise UnsupportedTechnique(
-                f"A {model_format.value} model can be written as {model_format.value} only, not as {output.value}.",
+                f"A {model_format.value} model can be written as {model_format.value} and archived, not as {output}.",
                 reason="output_format",
                 pointer=f"/outputs/{index}",
             )

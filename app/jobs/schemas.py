@@ -25,6 +25,7 @@ from workers.compression.specs.sensitivity import SensitivityOptions
 from workers.compression.specs.step import Contract
 
 Role = Literal["train", "calibration", "selection", "confirmation", "evaluation"]
+ARCHIVE: Literal["archive"] = "archive"
 Priority = Literal["low", "normal", "high"]
 ObjectId = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -71,8 +72,10 @@ class JobCreate(Contract):
     data: JobData = JobData()
     recipe: Recipe
     target: Target = Target()
-    outputs: tuple[ModelFormat, ...] = Field(
-        (), max_length=8, description="Formats of the artifact; the model's own by default."
+    outputs: tuple[ModelFormat | Literal["archive"], ...] = Field(
+        (),
+        max_length=8,
+        description="The model's own format, which is always stored; `archive` adds it entropy-coded (.prsz).",
     )
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()

@@ -60,7 +60,7 @@ def promote(session: Session, project_id: str, request: ModelPromote) -> tuple[M
     """
     artifact = artifacts_service.get(session, project_id, request.artifact)
     if artifact.kind != "model":
-        errors = [FieldError(pointer="/artifact", detail=f"It is a {artifact.kind}, not a model.")]
+        errors = [FieldError(pointer="/artifact", detail=f"Its kind is {artifact.kind}, not model.")]
         raise InvalidSpec("Only an artifact of kind model can become a model.", errors=errors)
     model = ModelRecord(
         project_id=project_id,

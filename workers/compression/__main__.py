@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from workers.compression.alone import main as run_alone
+from workers.compression.archive.commands import main_pack, main_unpack
 from workers.compression.context import Context
 from workers.compression.engine import perform
 from workers.compression.expand import main as expand
@@ -96,6 +97,6 @@ def _first_error(error: ValidationError) -> str:
 
 
 if __name__ == "__main__":
-    commands = {"run": run_alone, "expand": expand}
+    commands = {"run": run_alone, "expand": expand, "pack": main_pack, "unpack": main_unpack}
     command = commands.get(next(iter(sys.argv[1:]), ""))
     sys.exit(command(sys.argv[2:]) if command is not None else main())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workers.compression import data
 from workers.compression.analyze import analyze
+from workers.compression.archive.artifact import archive_of
 from workers.compression.context import Context
 from workers.compression.data import Batch, Dataset, open_dataset
 from workers.compression.evaluation import output_fidelity
@@ -93,6 +94,8 @@ def compress(request: Compress, out: Path, context: Context) -> Compressed:
     context.progress(0.0, "saving")
     name = f"model{model.extension}"
     model.save(out / name)
+    if request.archive:
+        context.extras.append(archive_of(out / name, model.load_snippet(name)))
     rebuilt = outputs_may_change(request.recipe)
     layers = compare_layers(open_file(request.model, context), model, rebuilt=rebuilt)
     context.progress(1.0, "saved")

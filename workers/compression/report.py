@@ -112,6 +112,8 @@ def headline_rows(report: Report) -> list[Row]:
             f"{1 - after.nonzero_parameters / max(after.parameters, 1):.1%} zero",
         ),
     ]
+    if after.archive_bytes is not None:
+        rows.insert(1, ("archive", "", _bytes(after.archive_bytes), _times(ratios.archive, "smaller")))
     rows += _quality_rows(before, after)
     rows += _latency_rows(report)
     for name, label, ratio in (("load_ms", "load, ms", ratios.load), ("macs", "MACs", ratios.macs)):

@@ -120,7 +120,6 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"evaluation": {"batch_sizes": []}}, "/evaluation/batch_sizes"),
     ({"evaluation": {"metric": "accuracy"}}, "/evaluation/metric"),
     ({"target": {"runtime": "tensorrt"}}, "/target/runtime"),
-    ({"outputs": ["archive"]}, "/outputs/0"),
     ({"seed": -1}, "/seed"),
     ({"seed": 1 << 32}, "/seed"),
     ({"labels": {"a": 1}}, "/labels/a"),

@@ -7,8 +7,10 @@ import zstandard
 
 from workers.compression.coding import packing, planes, symbols
 from workers.compression.coding.byte_stream import Reader, broken
+from workers.compression.coding.zstd import unzstd
 
-ZSTD_LEVEL = 19
+_SMALL_BLOCK = 1 << 20
+_THOROUGH, _QUICK = 19, 9
 _PACKED_BITS = (3, 5, 6, 7)
 _SAMPLE = 1 << 16
 
@@ -46,8 +48,10 @@ def _candidates(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
         found.append((Codec.PLANES, bytes([width]) + planes.encode(np.frombuffer(block, f"<u{width}"))))
     else:
         found += _packed(block)
-    if width == 1 or chosen is not None or _repeats(block):
-        found.append((Codec.ZSTD, zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(block)))
+    best = min([len(block), *(len(data) for _, data in found)])
+    if _repeats(block, best / max(len(block), 1)):
+        level = _THOROUGH if len(block) <= _SMALL_BLOCK else _QUICK
+        found.append((Codec.ZSTD, zstandard.ZstdCompressor(level=level).compress(block)))
     return found
 
 
@@ -61,10 +65,12 @@ def _packed(block: bytes) -> list[tuple[Codec, bytes]]:
     return found
 
 
-def _repeats(block: bytes) -> bool:
-    """Whether zstd finds anything in a sample of floats: it takes long to find nothing."""
-    sample = block[:_SAMPLE]
-    return len(zstandard.ZstdCompressor(level=3).compress(sample)) < len(sample) * 0.8
+def _repeats(block: bytes, share: float) -> bool:
+    """Whether zstd may beat a coding to ``share`` of the size: in large blocks it takes long to find out."""
+    if len(block) <= _SAMPLE:
+        return True
+    sample = block[len(block) // 2 :][:_SAMPLE]
+    return len(zstandard.ZstdCompressor(level=_QUICK).compress(sample)) < len(sample) * share * 1.1
 
 
 def decode(codec: int, data: memoryview, size: int) -> bytes | memoryview:
@@ -82,7 +88,7 @@ def decode(codec: int, data: memoryview, size: int) -> bytes | memoryview:
             raise broken("A constant block is not one byte")
         return bytes(data) * size
     if codec == Codec.ZSTD:
-        return planes.unzstd(data, size)
+        return unzstd(data, size)
     reader = Reader(data)
     if codec == Codec.PACKED:
         return _decode_packed(reader, size)

@@ -26,7 +26,6 @@ MAX_FILE_BYTES = 1 << 46
 DIGEST_BYTES = 16
 FOOTER = struct.Struct(f"<{DIGEST_BYTES}sII4s")
 _MAX_HEAD_BYTES = 16
-_MAX_CODED_BYTES = MAX_SKELETON_BYTES + (1 << 16)
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,14 @@ class Entry:
 
 
 def block(content: bytes, width: int) -> tuple[bytes, Entry]:
-    """A coded block: codec, decoded size, coded size, data, CRC-32 of the decoded bytes.
+    """A coded block: codec, decoded size, coded size, data, CRC-32 of all of these.
 
     Args:
         width: Bytes of an element.
     """
     codec, data = codecs.encode(content, width)
-    head = bytes([codec]) + varint(len(content)) + varint(len(data))
-    written = b"".join([head, data, zlib.crc32(content).to_bytes(4, "little")])
+    written = b"".join([bytes([codec]), varint(len(content)), varint(len(data)), data])
+    written += zlib.crc32(written).to_bytes(4, "little")
     return written, Entry(len(written), len(content))
 
 
@@ -59,12 +58,13 @@ def read_block(file: BinaryIO, limit: int) -> tuple[bytes | memoryview, Entry] |
     if codec == END_OF_BLOCKS:
         return None
     decoded, first = _read_varint(file, limit)
-    coded, second = _read_varint(file, min(_MAX_CODED_BYTES, decoded + (1 << 16)))
+    coded, second = _read_varint(file, decoded)
     data = read_exactly(file, coded + 4)
-    content = codecs.decode(codec, memoryview(data)[:coded], decoded)
-    if zlib.crc32(content).to_bytes(4, "little") != data[coded:]:
+    checksum = zlib.crc32(memoryview(data)[:coded], zlib.crc32(bytes([codec]) + first + second))
+    if checksum.to_bytes(4, "little") != data[coded:]:
         raise broken("The checksum of a block is wrong")
-    return content, Entry(1 + first + second + coded + 4, decoded)
+    content = codecs.decode(codec, memoryview(data)[:coded], decoded)
+    return content, Entry(1 + len(first) + len(second) + coded + 4, decoded)
 
 
 def head(size: int) -> bytes:
@@ -102,9 +102,9 @@ def read_exactly(file: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _read_varint(file: BinaryIO, limit: int) -> tuple[int, int]:
-    """A number and how many bytes it takes."""
+def _read_varint(file: BinaryIO, limit: int) -> tuple[int, bytes]:
+    """A number and the bytes it is written in."""
     raw = bytearray()
     while len(raw) < _MAX_HEAD_BYTES and (not raw or raw[-1] > 0x7F):
         raw += read_exactly(file, 1)
-    return Reader(bytes(raw)).varint(limit), len(raw)
+    return Reader(bytes(raw)).varint(limit), bytes(raw)

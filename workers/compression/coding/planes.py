@@ -10,6 +10,7 @@ import numpy.typing as npt
 import zstandard
 
 from workers.compression.coding.byte_stream import Reader, broken, varint
+from workers.compression.coding.zstd import unzstd
 
 # Widths in bytes of the planes of a word, the lowest bits first; one plane for what is noise anyway.
 PLANES = {2: (1, 1), 4: (2, 1, 1), 8: (4, 2, 1, 1)}
@@ -67,7 +68,7 @@ def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count:
     one, most = dtype.type(1), dtype.type(dtype.itemsize * 8 - 1)
     targets, place = [], 0
     for plane in planes:
-        view = words.view(plane.dtype).reshape(count, -1)
+        view = words.view(plane.dtype).reshape(count, dtype.itemsize // plane.itemsize)
         targets.append(view[:, place // plane.itemsize])
         place += plane.itemsize
     # Blocks stay in the processor's cache from the first pass over them to the last.
@@ -91,19 +92,3 @@ def _plane(reader: Reader, width: int, count: int) -> npt.NDArray[np.unsignedint
     elif head >> 1:
         raise broken("A plane says how long it is though that is known")
     return np.frombuffer(content, f"<u{width}")
-
-
-def unzstd(data: bytes | memoryview, size: int) -> bytes:
-    """Decodes a zstd frame that has to hold exactly ``size`` bytes, which bounds what is allocated.
-
-    Raises:
-        InvalidModel: It holds another number of bytes, or is malformed.
-    """
-    try:
-        if zstandard.frame_content_size(data) != size:
-            raise broken("A zstd frame has another size than stated")
-        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(
-            data, max_output_size=size, allow_extra_data=False
-        )
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise broken("A zstd frame cannot be decoded") from error

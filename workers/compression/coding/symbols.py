@@ -2,14 +2,18 @@
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 
 from workers.compression.coding import ans
 from workers.compression.coding.byte_stream import Reader, broken, varint
+from workers.compression.coding.zstd import unzstd
 
 MAX_DISTINCT = 4096
 _SAMPLE = 1 << 16
 # About 2.5 bytes of each state are lost, and a step costs the same time whatever the number of states.
 _BYTES_PER_LANE = 1024
+_TABLE_LEVEL = 19
+_MOST_BYTES_OF_A_FREQUENCY = 3
 
 Elements = npt.NDArray[np.unsignedinteger]
 
@@ -30,9 +34,13 @@ def encode(elements: Elements) -> bytes | None:
     frequencies = ans.quantized(counts)
     size = -(counts * np.log2(frequencies / ans.TOTAL)).sum() / 8
     lanes = max(1, min(int(size) // _BYTES_PER_LANE, elements.size))
-    table = b"".join(varint(int(frequency)) for frequency in frequencies[:-1])
+    steps = np.diff(values, prepend=values.dtype.type(0))
+    table = steps.tobytes() + b"".join(varint(int(frequency)) for frequency in frequencies[:-1])
+    squeezed = zstandard.ZstdCompressor(level=_TABLE_LEVEL).compress(table)
+    kept = len(squeezed) < len(table)
     coded = ans.encode(symbols.astype(np.uint16), frequencies, lanes)
-    return b"".join([varint(values.size), values.tobytes(), table, varint(lanes), coded])
+    head = [varint(values.size), varint(len(table)), varint(len(squeezed) if kept else 0)]
+    return b"".join([*head, squeezed if kept else table, varint(lanes), coded])
 
 
 def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count: int) -> Elements:
@@ -45,13 +53,21 @@ def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count:
     distinct = reader.varint(MAX_DISTINCT)
     if not 0 < distinct <= count:
         raise broken("A table of values has an impossible size")
-    values = np.frombuffer(reader.take(distinct * dtype.itemsize), dtype)
-    listed = [reader.varint(ans.TOTAL) for _ in range(distinct - 1)]
+    table = _table(reader, distinct * (dtype.itemsize + _MOST_BYTES_OF_A_FREQUENCY))
+    values = np.cumsum(np.frombuffer(table.take(distinct * dtype.itemsize), dtype), dtype=dtype)
+    listed = [table.varint(ans.TOTAL) for _ in range(distinct - 1)]
     last = ans.TOTAL - sum(listed)
-    if min(listed, default=1) < 1 or last < 1:
+    if min(listed, default=1) < 1 or last < 1 or table.left:
         raise broken("Frequencies do not add up")
     lanes = reader.varint(count)
     if lanes < 1:
         raise broken("There is no state to decode from")
     frequencies = np.array([*listed, last], np.uint64)
     return values[ans.decode(reader.rest(), frequencies, count, lanes)]
+
+
+def _table(reader: Reader, limit: int) -> Reader:
+    """Differences of the rising values, then all frequencies but the last, which is what is left of 65536."""
+    size = reader.varint(limit)
+    squeezed = reader.varint(size)
+    return Reader(unzstd(reader.take(squeezed), size) if squeezed else reader.take(size))

@@ -113,6 +113,7 @@ class Compress(JobPart):
     checkpoints: tuple[Checkpoint, ...] = Field((), description="The latest per step, of an attempt that was cut off.")
     checkpoint_seconds: Annotated[float, Field(gt=0.0, le=1e9)] = 30.0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    archive: bool = Field(False, description="Whether to archive the artifact too.")
     sensitivities: tuple[SensitivityMap, ...] = Field((), description="What earlier jobs measured of this model.")
 
 
@@ -237,7 +238,7 @@ class ExtraFile(Contract):
 
     path: Path = Field(description="File below out/.")
     name: Text
-    kind: Literal["adapter"] = "adapter"
+    kind: Literal["adapter", "archive"] = "adapter"
     format: Annotated[str, Field(max_length=32)]
     load: Text = Field(description="Paste-ready snippet that opens it.")
 

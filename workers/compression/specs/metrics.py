@@ -44,6 +44,7 @@ class Metrics(Contract):
     """One side of the before/after table; fields that do not apply are left out."""
 
     size_bytes: Count
+    archive_bytes: Count | None = Field(None, description="Of the archive, where one was asked for.")
     parameters: Count
     nonzero_parameters: Count
     bits_per_parameter: Positive
@@ -69,6 +70,7 @@ class Ratios(Contract):
     """original / compressed, so greater is better."""
 
     size: Positive
+    archive: Positive | None = Field(None, description="Original's bytes over the archive's.")
     bits_per_parameter: Positive | None = None
     macs: Positive | None = None
     load: Positive | None = None

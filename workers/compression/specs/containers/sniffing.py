@@ -25,6 +25,7 @@ _OTHER_FORMATS = (
     (0, b"\x89HDF\r\n\x1a\n", "HDF5 (Keras)", "Export the model to ONNX."),
     (4, b"TFL3", "TensorFlow Lite", "Export the model to ONNX."),
     (0, b"GGUF", "GGUF", "Upload the original safetensors."),
+    (0, b"PRSZ", "an archive of Pressroom", "Upload what `pressroom unpack` makes of it."),
     (0, NPY_MAGIC, "a numpy array", "Upload tensors as safetensors."),
     (0, b"PAR1", "Parquet", "Upload it as a dataset."),
     (0, b"%PDF", "PDF", None),
