@@ -17,7 +17,7 @@ RECOVER = {"technique": "finetune", "method": "recover"}
 DISTILL = {"technique": "distill"}
 PRUNE = {"technique": "prune"}
 DYNAMIC = {"technique": "quantize"}
-TIE = {"technique": "share"}
+TREES_ONLY = {"technique": "prune", "method": "cost_complexity"}
 TEN = [str(digit) for digit in range(10)]
 GONE_MODEL = "mdl_01KAT6W4ZD0Q9V3H8M2N5R7T1X"
 
@@ -171,7 +171,7 @@ async def test_steps_after_a_student_have_to_serve_the_student(
 ) -> None:
     distill = DISTILL | {"student": student_id}
     data = {"train": dataset_id}
-    response = await submit(client, model_id, distill, TIE, data=data)
+    response = await submit(client, model_id, distill, TREES_ONLY, data=data)
     problem = assert_refused(response, "unsupported_technique", "model_format", "/recipe/1")
     assert "this one is pt2" in problem["detail"]
     response = await submit(client, model_id, FINETUNE | {"method": "lora"}, distill, data=data)
