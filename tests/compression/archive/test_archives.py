@@ -157,6 +157,10 @@ def _hostile(size: int, codec: int, decoded: int, coded: bytes, stated: int | No
     return container.head(size) + block + zlib.crc32(block).to_bytes(4, "little")
 
 
+def _plain(content: bytes) -> bytes:
+    return container.block(0, content, len(content))[0]
+
+
 @pytest.mark.parametrize(
     "archive",
     [
@@ -167,10 +171,10 @@ def _hostile(size: int, codec: int, decoded: int, coded: bytes, stated: int | No
         _hostile(1 << 19, 4, 1 << 19, b"\x04" + varint(1 << 50)),
         _hostile(1 << 19, 4, 1 << 19, b"\x01\x01\x00" + varint(1 << 19)),
         _hostile(1 << 19, 3, 1 << 19, b"\x02" + varint(1 << 55)),
-        _hostile(1 << 19, 5, 1 << 19, b"\x09\x01\x00\x01"),
+        _hostile(1 << 19, 5, 1 << 19, b"\x01\x09\x01\x00\x01"),
         _hostile(1 << 19, 9, 1 << 19, b""),
-        container.head(1 << 19) + container.block(varint(1 << 30), 1)[0],
-        container.head(6) + container.block(varint(1) + varint(3) + varint(3), 1)[0] + bytes([0xFF]),
+        container.head(1 << 19) + _plain(varint(1 << 30)),
+        container.head(6) + _plain(varint(1) + varint(3) + varint(3)) + bytes([0xFF]),
     ],
 )
 def test_lies_about_sizes_are_refused_before_anything_is_allocated(archive: bytes, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The codecs of a block, by the number that stands for each in the file; ``docs/prsz.md`` describes them."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 import zstandard
 
 from workers.compression.coding import packing, planes, symbols
@@ -11,6 +13,7 @@ from workers.compression.coding.zstd import unzstd
 
 _SMALL_BLOCK = 1 << 20
 _THOROUGH, _QUICK = 19, 9
+MAX_JOINED_BITS = 16
 _PACKED_BITS = (3, 5, 6, 7)
 _SAMPLE = 1 << 16
 
@@ -57,12 +60,38 @@ def _candidates(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
 
 def _packed(block: bytes) -> list[tuple[Codec, bytes]]:
     """Codes of so many bits that they cross the borders of bytes, as ``coding.packing`` packs them."""
-    found: list[tuple[Codec, bytes]] = []
-    for bits in _PACKED_BITS:
-        codes = packing.unpack(np.frombuffer(block, np.uint8), bits, len(block) * 8 // bits)
-        if packing.pack(codes, bits).tobytes() == block and (coded := symbols.encode(codes)) is not None:
-            found.append((Codec.PACKED, bytes([bits]) + coded))
-    return found
+    return [found for bits in _PACKED_BITS if (found := encode_packed([block], [bits])) is not None]
+
+
+def encode_packed(parts: Sequence[bytes], bits: Sequence[int]) -> tuple[Codec, bytes] | None:
+    """Codes elements whose low bits, next higher ones and so on are stored in parts of their own.
+
+    Args:
+        parts: Packed as ``coding.packing`` does, of as many elements each.
+        bits: Of an element in each part.
+
+    Returns:
+        None where the parts are something else, or have too many distinct elements.
+    """
+    joined = join(parts, bits)
+    coded = None if joined is None else symbols.encode(joined)
+    return None if coded is None else (Codec.PACKED, bytes([len(bits), *bits]) + coded)
+
+
+def join(parts: Sequence[bytes], bits: Sequence[int]) -> npt.NDArray[np.uint16] | None:
+    """The elements whose bits ``parts`` hold; None if they would not give back the same parts."""
+    count = len(parts[0]) * 8 // bits[0]
+    joined = np.zeros(count, "<u2")
+    shift = 0
+    for part, width in zip(parts, bits, strict=True):
+        if packing.packed_size(count, width) != len(part):
+            return None
+        codes = packing.unpack(np.frombuffer(part, np.uint8), width, count)
+        if count * width % 8 and packing.pack(codes, width).tobytes() != part:
+            return None
+        joined |= codes.astype("<u2") << np.uint16(shift)
+        shift += width
+    return joined
 
 
 def _repeats(block: bytes, share: float) -> bool:
@@ -104,13 +133,18 @@ def decode(codec: int, data: memoryview, size: int) -> bytes | memoryview:
 
 
 def _decode_packed(reader: Reader, size: int) -> bytes:
-    bits = reader.byte()
-    if not 1 <= bits <= 7:
+    bits = [reader.byte() for _ in range(reader.byte())]
+    if not bits or min(bits) < 1 or max(bits) > 8 or sum(bits) > MAX_JOINED_BITS:
         raise broken("Packed codes have an impossible width")
-    codes = symbols.decode(reader.rest(), np.dtype(np.uint8), size * 8 // bits)
-    if codes.size and int(codes.max()) >> bits:
-        raise broken("A packed code is too large")
-    packed = packing.pack(codes.astype(np.uint8, copy=False), bits).tobytes()
-    if len(packed) != size:
+    count = size * 8 // sum(bits)
+    if sum(packing.packed_size(count, width) for width in bits) != size:
         raise broken("Packed codes do not fill their block")
-    return packed
+    joined = symbols.decode(reader.rest(), np.dtype("<u2"), count)
+    if count and int(joined.max()) >> sum(bits):
+        raise broken("A packed code is too large")
+    parts, shift = [], 0
+    for width in bits:
+        codes = (joined >> np.uint16(shift)) & np.uint16((1 << width) - 1)
+        parts.append(packing.pack(codes.astype(np.uint8), width).tobytes())
+        shift += width
+    return b"".join(parts)

@@ -2,7 +2,7 @@
 
 "PRSZ" version  size of the decoded file
 block           the plan: how the skeleton and the tensors alternate, and the skeleton itself
-block ...       the tensors in order, each in pieces of at most 16 MiB
+block ...       the tensors, one after the other, at most 16 MiB a block
 0xFF            end of blocks
 index           per block its coded and decoded size
 footer          digest of the decoded file, size and checksum of the index, "ZSRP"
@@ -36,16 +36,11 @@ class Entry:
     decoded: int
 
 
-def block(content: bytes, width: int) -> tuple[bytes, Entry]:
-    """A coded block: codec, decoded size, coded size, data, CRC-32 of all of these.
-
-    Args:
-        width: Bytes of an element.
-    """
-    codec, data = codecs.encode(content, width)
-    written = b"".join([bytes([codec]), varint(len(content)), varint(len(data)), data])
+def block(codec: int, data: bytes, decoded: int) -> tuple[bytes, Entry]:
+    """A coded block: codec, decoded size, coded size, data, CRC-32 of all of these."""
+    written = b"".join([bytes([codec]), varint(decoded), varint(len(data)), data])
     written += zlib.crc32(written).to_bytes(4, "little")
-    return written, Entry(len(written), len(content))
+    return written, Entry(len(written), decoded)
 
 
 def read_block(file: BinaryIO, limit: int) -> tuple[bytes | memoryview, Entry] | None:

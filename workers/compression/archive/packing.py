@@ -7,7 +7,9 @@ from typing import BinaryIO
 
 import xxhash
 
+from workers.compression.archive import codecs
 from workers.compression.archive.container import MAX_SKELETON_BYTES, PIECE_BYTES, Entry, block, head, tail
+from workers.compression.archive.grouping import MOST_PIECES, Block, best_group
 from workers.compression.archive.spans import Span, tensor_spans
 from workers.compression.coding.byte_stream import varint
 
@@ -36,21 +38,37 @@ def pack(source: Path, target: Path) -> Packed:
     digest = xxhash.xxh3_128()
     with source.open("rb") as file, target.open("wb") as made:
         made.write(head(size))
-        entries = [_write(made, _plan(file, pieces, size), 1)]
+        plan = _plan(file, pieces, size)
+        entries = [_write(made, (*codecs.encode(plan, 1), len(plan)))]
+        file.seek(0)
         while content := file.read(PIECE_BYTES):
             digest.update(content)
-        for span in pieces:
-            file.seek(span.start)
-            sizes = [min(PIECE_BYTES, span.end - first) for first in range(span.start, span.end, PIECE_BYTES)]
-            entries.extend(_write(made, file.read(length), span.width) for length in sizes)
+        entries.extend(_write(made, found) for found in _blocks(file, pieces))
         made.write(tail(entries, digest.digest()))
         return Packed(size, made.tell())
 
 
-def _write(made: BinaryIO, content: bytes, width: int) -> Entry:
-    written, entry = block(content, width)
+def _write(made: BinaryIO, found: Block) -> Entry:
+    written, entry = block(*found)
     made.write(written)
     return entry
+
+
+def _blocks(file: BinaryIO, pieces: list[Span]) -> Iterator[Block]:
+    """The tensors in order, those together that are smaller so."""
+    position = 0
+    while position < len(pieces):
+        group = best_group(file, pieces[position : position + MOST_PIECES])
+        if group is not None:
+            yield group.block
+            position += group.pieces
+            continue
+        span = pieces[position]
+        file.seek(span.start)
+        for first in range(span.start, span.end, PIECE_BYTES):
+            content = file.read(min(PIECE_BYTES, span.end - first))
+            yield (*codecs.encode(content, span.width), len(content))
+        position += 1
 
 
 def _pieces(spans: list[Span], size: int) -> Iterator[Span]:
@@ -76,5 +94,4 @@ def _plan(file: BinaryIO, pieces: list[Span], size: int) -> bytes:
         position = span.end
     file.seek(position)
     skeleton.append(file.read(size - position))
-    file.seek(0)
     return b"".join([*numbers, *skeleton])

@@ -17,7 +17,7 @@ from workers.compression.specs.containers.sniffing import sniff_model
 from workers.compression.specs.errors import EngineError
 from workers.compression.specs.formats import ModelFormat
 
-MIN_TENSOR_BYTES = 512
+MIN_TENSOR_BYTES = 96
 """Smaller ones stay in the skeleton: a block of their own costs more than it gains."""
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
@@ -33,7 +33,7 @@ class Span:
 
 
 def tensor_spans(path: Path) -> list[Span]:
-    """Tensors of at least 512 bytes in rising order, without overlaps; none if the format is unknown."""
+    """Tensors of at least 96 bytes in rising order, without overlaps; none if the format is unknown."""
     found = sorted(_candidates(path), key=lambda span: (span.start, span.end))
     spans: list[Span] = []
     for span in found:

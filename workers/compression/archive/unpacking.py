@@ -78,17 +78,35 @@ def _contents(file: BinaryIO, size: int, entries: list[Entry]) -> Iterator[bytes
     skeleton = sum(before for before, _ in pieces)
     if skeleton > plan.left or plan.left + sum(length for _, length in pieces) != size:
         raise broken("Its plan does not add up to the stated size")
+    tensors = _Tensors(file, sum(length for _, length in pieces), entries)
     for before, length in pieces:
         yield plan.take(before)
-        for position in range(0, length, PIECE_BYTES):
-            expected = min(PIECE_BYTES, length - position)
-            content = _block(file, expected, entries)
-            if len(content) != expected:
-                raise broken("A block is shorter than its tensor")
-            yield content
+        yield from tensors.take(length)
     yield plan.rest()
     if read_block(file, 0) is not None:
         raise broken("There are more blocks than its plan has")
+
+
+class _Tensors:
+    """What the blocks after the plan decode to, as one stream."""
+
+    def __init__(self, file: BinaryIO, size: int, entries: list[Entry]) -> None:
+        self._file = file
+        self._left = size
+        self._entries = entries
+        self._content = memoryview(b"")
+
+    def take(self, size: int) -> Iterator[memoryview]:
+        """The next ``size`` bytes, in parts."""
+        while size:
+            if not self._content:
+                self._content = memoryview(_block(self._file, min(self._left, PIECE_BYTES), self._entries))
+                self._left -= len(self._content)
+                if not self._content:
+                    raise broken("A block is empty")
+            part, self._content = self._content[:size], self._content[size:]
+            size -= len(part)
+            yield part
 
 
 def _block(file: BinaryIO, limit: int, entries: list[Entry]) -> bytes | memoryview:

@@ -13,6 +13,7 @@ _SAMPLE = 1 << 16
 # About 2.5 bytes of each state are lost, and a step costs the same time whatever the number of states.
 _BYTES_PER_LANE = 1024
 _TABLE_LEVEL = 19
+_TABLE_BYTES = 1.5
 _MOST_BYTES_OF_A_FREQUENCY = 3
 
 Elements = npt.NDArray[np.unsignedinteger]
@@ -24,11 +25,9 @@ def encode(elements: Elements) -> bytes | None:
     Args:
         elements: Unsigned integers of 1, 2, 4 or 8 bytes, flat, little-endian.
     """
-    if elements.size == 0 or (
-        elements.itemsize > 1 and np.unique(elements[:: max(1, elements.size // _SAMPLE)]).size > MAX_DISTINCT
-    ):
+    if elements.size == 0 or np.unique(elements[:: max(1, elements.size // _SAMPLE)]).size > MAX_DISTINCT:
         return None
-    values, symbols, counts = np.unique(elements, return_inverse=True, return_counts=True)
+    values, symbols, counts = _counted(elements)
     if values.size > MAX_DISTINCT:
         return None
     frequencies = ans.quantized(counts)
@@ -41,6 +40,23 @@ def encode(elements: Elements) -> bytes | None:
     coded = ans.encode(symbols.astype(np.uint16), frequencies, lanes)
     head = [varint(values.size), varint(len(table)), varint(len(squeezed) if kept else 0)]
     return b"".join([*head, squeezed if kept else table, varint(lanes), coded])
+
+
+def estimate(elements: Elements) -> float:
+    """About the bytes that ``encode`` needs: the entropy and the table."""
+    counts = _counted(elements)[2]
+    return float(counts @ np.log2(max(elements.size, 1) / counts)) / 8 + _TABLE_BYTES * counts.size
+
+
+def _counted(elements: Elements) -> tuple[Elements, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Distinct values, rising; for each element which of them it is; how often each occurs."""
+    if elements.itemsize > 2:
+        return np.unique(elements, return_inverse=True, return_counts=True)
+    counts = np.bincount(elements)
+    values = np.flatnonzero(counts)
+    numbers = np.zeros(len(counts), np.int64)
+    numbers[values] = np.arange(values.size)
+    return values.astype(elements.dtype), numbers[elements], counts[values]
 
 
 def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count: int) -> Elements:
