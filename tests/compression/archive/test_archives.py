@@ -19,6 +19,7 @@ from workers.compression.archive.commands import main_pack, main_unpack
 from workers.compression.archive.packing import pack
 from workers.compression.archive.spans import tensor_spans
 from workers.compression.archive.unpacking import read_index, unpack
+from workers.compression.coding import packing
 from workers.compression.coding.byte_stream import varint
 from workers.compression.specs.errors import EngineError, InvalidModel, TooLarge, UnsupportedFormat
 
@@ -82,6 +83,20 @@ def test_a_pruned_and_clustered_file_takes_what_its_symbols_take(tmp_path: Path)
     shares = np.unique(weight, return_counts=True)[1] / weight.size
     entropy = -(shares * np.log2(shares)).sum() * weight.size / 8
     assert packed.archive < 1.02 * entropy + 200
+
+
+def test_bits_that_are_stored_apart_are_coded_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    codes = np.minimum(rng.geometric(0.4, 80_000) - 1, 7).astype(np.uint8)
+    steps = np.where(codes == 0, 31, rng.integers(0, 16, codes.size)).astype(np.uint8)
+    parts = {"a": codes & 3, "b": codes >> 2, "c": steps & 15, "d": steps >> 4}
+    packed = {name: packing.pack(parts[name], bits) for name, bits in zip(parts, (2, 1, 4, 1), strict=True)}
+    save_file({name: torch.from_numpy(part) for name, part in packed.items()}, tmp_path / "m.safetensors")
+    size = pack(tmp_path / "m.safetensors", tmp_path / "m.prsz").archive
+    shares = np.unique(codes.astype(int) << 5 | steps, return_counts=True)[1] / codes.size
+    assert size < 1.02 * -(shares * np.log2(shares)).sum() * codes.size / 8 + 500
+    unpack(tmp_path / "m.prsz", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
 
 
 def test_large_tensors_are_cut_and_single_blocks_can_be_read(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """The codecs of a block, by the number that stands for each in the file; ``docs/prsz.md`` describes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from workers.compression.coding import packing, planes, symbols
+from workers.compression.coding import lzma_stream, packing, planes, symbols
 from workers.compression.coding.byte_stream import Reader, broken
 from workers.compression.coding.zstd import unzstd
 
@@ -27,6 +27,7 @@ class Codec(IntEnum):
     PLANES = 3
     SYMBOLS = 4
     PACKED = 5
+    LZMA = 6
 
 
 def encode(block: bytes, width: int) -> tuple[Codec, bytes]:
@@ -55,6 +56,8 @@ def _candidates(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
     if _repeats(block, best / max(len(block), 1)):
         level = _THOROUGH if len(block) <= _SMALL_BLOCK else _QUICK
         found.append((Codec.ZSTD, zstandard.ZstdCompressor(level=level).compress(block)))
+        if len(block) <= _SMALL_BLOCK:
+            found.append((Codec.LZMA, lzma_stream.encode(block)))
     return found
 
 
@@ -108,31 +111,41 @@ def decode(codec: int, data: memoryview, size: int) -> bytes | memoryview:
     Raises:
         InvalidModel: The data is malformed, or the codec is unknown.
     """
-    if codec == Codec.RAW:
-        if len(data) != size:
-            raise broken("A raw block has another size than stated")
-        return data
-    if codec == Codec.CONSTANT:
-        if len(data) != 1:
-            raise broken("A constant block is not one byte")
-        return bytes(data) * size
-    if codec == Codec.ZSTD:
-        return unzstd(data, size)
-    reader = Reader(data)
-    if codec == Codec.PACKED:
-        return _decode_packed(reader, size)
-    width = reader.byte()
-    if codec not in {Codec.PLANES, Codec.SYMBOLS} or width not in {1, 2, 4, 8} or size % width:
+    if codec not in _DECODERS:
         raise broken("A block is coded in an unknown way")
-    dtype = np.dtype(f"<u{width}")
-    if codec == Codec.SYMBOLS:
-        return symbols.decode(reader.rest(), dtype, size // width).tobytes()
-    if width == 1:
-        raise broken("Single bytes have no planes")
-    return planes.decode(reader.rest(), dtype, size // width).data.cast("B")
+    return _DECODERS[codec](data, size)
 
 
-def _decode_packed(reader: Reader, size: int) -> bytes:
+def _decode_raw(data: memoryview, size: int) -> memoryview:
+    if len(data) != size:
+        raise broken("A raw block has another size than stated")
+    return data
+
+
+def _decode_constant(data: memoryview, size: int) -> bytes:
+    if len(data) != 1:
+        raise broken("A constant block is not one byte")
+    return bytes(data) * size
+
+
+def _decode_planes(data: memoryview, size: int) -> memoryview:
+    reader = Reader(data)
+    width = reader.byte()
+    if width not in planes.PLANES or size % width:
+        raise broken("Planes have an impossible width")
+    return planes.decode(reader.rest(), np.dtype(f"<u{width}"), size // width).data.cast("B")
+
+
+def _decode_symbols(data: memoryview, size: int) -> bytes:
+    reader = Reader(data)
+    width = reader.byte()
+    if width not in {1, 2, 4, 8} or size % width:
+        raise broken("Symbols have an impossible width")
+    return symbols.decode(reader.rest(), np.dtype(f"<u{width}"), size // width).tobytes()
+
+
+def _decode_packed(data: memoryview, size: int) -> bytes:
+    reader = Reader(data)
     bits = [reader.byte() for _ in range(reader.byte())]
     if not bits or min(bits) < 1 or max(bits) > 8 or sum(bits) > MAX_JOINED_BITS:
         raise broken("Packed codes have an impossible width")
@@ -148,3 +161,14 @@ def _decode_packed(reader: Reader, size: int) -> bytes:
         parts.append(packing.pack(codes.astype(np.uint8), width).tobytes())
         shift += width
     return b"".join(parts)
+
+
+_DECODERS: dict[int, Callable[[memoryview, int], bytes | memoryview]] = {
+    Codec.RAW: _decode_raw,
+    Codec.CONSTANT: _decode_constant,
+    Codec.ZSTD: unzstd,
+    Codec.PLANES: _decode_planes,
+    Codec.SYMBOLS: _decode_symbols,
+    Codec.PACKED: _decode_packed,
+    Codec.LZMA: lzma_stream.decode,
+}
