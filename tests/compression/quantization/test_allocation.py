@@ -107,3 +107,15 @@ def test_the_same_instance_has_the_same_answer() -> None:
     first, second = (least_error(layers, 800.0) for _ in range(2))
     assert first == second
     assert first.cost <= 800.0
+
+
+def test_a_budget_missed_by_less_than_the_solver_sees_costs_one_step_and_not_all() -> None:
+    sizes = (1, 1, 1, 1, 18)
+    layers = [[Option(b, b * size + 8, 0.5 if b == 8 else 1.0) for b in BITS] for size in sizes]
+    most = float(sum(options[-1].cost for options in layers))
+    budget = float(np.nextafter(most, 0.0))
+
+    found = least_error(layers, budget)
+
+    assert found.cost <= budget
+    assert found.error == min(total(chosen)[1] for chosen in brute_force(layers) if total(chosen)[0] <= budget)

@@ -103,14 +103,17 @@ def _solve(
     weights = np.array([figures[layer][index][1] for layer, found in enumerate(kept) for index in found])
     owners = np.repeat(np.arange(len(kept)), [len(found) for found in kept])
     allowed = limit
+    refused: list[npt.NDArray[np.intp]] = []
     for _ in range(_CORRECTIONS):
-        solved = _program(objective, weights, owners, allowed)
+        solved = _program(objective, weights, owners, allowed, refused)
         picked = _picked(solved, objective, weights, owners, len(kept))
         excess = float(weights[picked].sum()) - limit
         if excess <= 0.0:
             break
-        # The solver keeps limits to within a tolerance; so does nobody who counts bytes.
+        # The solver keeps limits to within a tolerance; so does nobody who counts bytes. An excess far below its
+        # tolerance it would never notice: that choice itself is ruled out.
         allowed -= 2.0 * excess
+        refused.append(picked)
     else:
         picked = _picked(None, objective, weights, owners, len(kept))
     indices = [found[position - start] for found, position, start in zip(kept, picked, _starts(kept), strict=True)]
@@ -129,7 +132,13 @@ def _undominated(options: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def _program(objective: Floats, weights: Floats, owners: npt.NDArray[np.intp], limit: float) -> OptimizeResult:
+def _program(
+    objective: Floats,
+    weights: Floats,
+    owners: npt.NDArray[np.intp],
+    limit: float,
+    refused: Sequence[npt.NDArray[np.intp]],
+) -> OptimizeResult:
     count = len(objective)
     one_each = csr_matrix((np.ones(count), (owners, np.arange(count))))
     scale = _scale(objective)
@@ -139,7 +148,14 @@ def _program(objective: Floats, weights: Floats, owners: npt.NDArray[np.intp], l
         objective * scale,
         integrality=np.ones(count),
         bounds=Bounds(0.0, 1.0),
-        constraints=[LinearConstraint(one_each, 1.0, 1.0), within],
+        constraints=[
+            LinearConstraint(one_each, 1.0, 1.0),
+            within,
+            *(
+                LinearConstraint(np.isin(np.arange(count), picked).astype(float), -np.inf, len(picked) - 1)
+                for picked in refused
+            ),
+        ],
         options={"mip_rel_gap": _RELATIVE_GAP, "node_limit": _NODE_LIMIT},
     )
 
