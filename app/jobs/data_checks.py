@@ -1,17 +1,17 @@
 """Whether the data fits the model and the recipe, from what the two inspections found."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.datasets.records import DatasetRecord
 from app.input_states import InputState
 from app.jobs.schemas import JobCreate, Role, Split
-from app.jobs.splitting import needs_calibration, needs_selection, needs_training
 from app.models.records import ModelRecord
 from workers.compression.specs import matching
 from workers.compression.specs.errors import DatasetMismatch, InvalidSpec, UnsupportedTechnique
 from workers.compression.specs.formats import RUNNABLE_FORMATS, DatasetFormat, Task
 from workers.compression.specs.messages import Port
+from workers.compression.specs.step import Need
 
 METRICS_OF_TASK: dict[Task, frozenset[str]] = {
     Task.CLASSIFICATION: frozenset({"accuracy", "f1", "auc", "fidelity"}),
@@ -21,34 +21,50 @@ METRICS_OF_TASK: dict[Task, frozenset[str]] = {
 }
 
 
+class _Rows(NamedTuple):
+    """Rows that a step may need, and how it is said that there are none."""
+
+    name: Need
+    reason: str
+    pointer: str
+    sentence: str
+
+
+_ROWS = (
+    _Rows(
+        "train",
+        "training_data_needed",
+        "/data/train",
+        "needs data to train on: give data.train, data.calibration or data.evaluation",
+    ),
+    _Rows(
+        "calibration",
+        "calibration_needed",
+        "/data/calibration",
+        "needs data to calibrate on: give data.calibration, data.train or data.evaluation",
+    ),
+    _Rows(
+        "selection",
+        "selection_needed",
+        "/recipe/{index}/max_drop",
+        "finds what max_drop allows, which takes rows to choose by and others to confirm the choice on: give "
+        "data.evaluation, data.calibration or data.train",
+    ),
+)
+
+
 def check_data_is_given(request: JobCreate) -> None:
     """Refuses a recipe that learns from or looks at data when there is none, and a metric that needs labels."""
     if request.data.by_role():
         return
-    if needs_training(request.recipe):
-        index, step = next(found for found in enumerate(request.recipe) if "train" in found[1].required())
-        raise InvalidSpec(
-            f"{step.key()} (step {index}) needs data to train on: give data.train, data.calibration or "
-            "data.evaluation.",
-            reason="training_data_needed",
-            pointer="/data/train",
-        )
-    if needs_calibration(request.recipe):
-        index, step = next(found for found in enumerate(request.recipe) if "calibration" in found[1].required())
-        raise InvalidSpec(
-            f"{step.key()} (step {index}) needs data to calibrate on: give data.calibration, data.train or "
-            "data.evaluation.",
-            reason="calibration_needed",
-            pointer="/data/calibration",
-        )
-    if needs_selection(request.recipe):
-        index, step = next(found for found in enumerate(request.recipe) if "selection" in found[1].required())
-        raise InvalidSpec(
-            f"{step.key()} (step {index}) finds what max_drop allows, which takes rows to choose by and others "
-            "to confirm the choice on: give data.evaluation, data.calibration or data.train.",
-            reason="selection_needed",
-            pointer=f"/recipe/{index}/max_drop",
-        )
+    for need in _ROWS:
+        for index, step in enumerate(request.recipe):
+            if need.name in step.required():
+                raise InvalidSpec(
+                    f"{step.key()} (step {index}) {need.sentence}.",
+                    reason=need.reason,
+                    pointer=need.pointer.format(index=index),
+                )
     _check_metric(request, Task.FIDELITY, "Without data")
 
 

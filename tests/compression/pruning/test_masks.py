@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.compression.pruning.masks import Mask, mask, pooled_masks
-from workers.compression.pruning.patterns import Blocks, Groups, parse
+from workers.compression.specs.pruning_pattern import Blocks, Groups, parse
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 

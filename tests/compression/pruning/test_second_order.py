@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from workers.compression.families.weights import LayerInputs
 from workers.compression.pruning.calibrated import SparseGpt, Wanda
 from workers.compression.pruning.masks import Floats, mask
-from workers.compression.pruning.patterns import UNSTRUCTURED, Blocks, Groups, Pattern
 from workers.compression.pruning.second_order import compensated, fitted
+from workers.compression.specs.pruning_pattern import UNSTRUCTURED, Blocks, Groups, Pattern
 
 PATTERNS: list[Pattern] = [UNSTRUCTURED, Groups(2, 4), Groups(1, 3), Blocks(4, 1), Blocks(2, 8), Blocks(3, 5)]
 

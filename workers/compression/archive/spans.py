@@ -3,7 +3,6 @@
 Spans are hints for the coder and nothing more: whatever they say, the archive gives back the same bytes.
 """
 
-import json
 import mmap
 import struct
 import zipfile
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.compression.archive.onnx_spans import onnx_tensors
-from workers.compression.specs.containers.safetensors_header import DTYPE_BITS, read_header
+from workers.compression.specs.containers.safetensors_header import DTYPE_BITS, read_header, read_header_of
 from workers.compression.specs.containers.sniffing import sniff_model
 from workers.compression.specs.errors import EngineError
 from workers.compression.specs.formats import ModelFormat
@@ -53,7 +52,7 @@ def _candidates(path: Path) -> Iterator[Span]:
                 yield Span(start, end, width)
     elif form is ModelFormat.SAFETENSORS:
         for entry in read_header(path).tensors:
-            yield Span(entry.start, entry.end, max(1, DTYPE_BITS[entry.dtype] // 8))
+            yield Span(entry.start, entry.end, _width(entry.dtype))
     elif zipfile.is_zipfile(path):
         yield from _stored_entries(path)
 
@@ -77,16 +76,15 @@ def _entry_spans(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, start: int) -
         plain = entry.filename.endswith((".json", ".txt", ".py", ".model"))
         yield Span(start, end, 1 if plain else 4)
         return
-    with archive.open(entry) as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = opened.read(min(length, entry.file_size))
-    for first, last, width in _safetensors_entries(header):
-        yield Span(start + 8 + length + first, min(start + 8 + length + last, end), width)
+    try:
+        with archive.open(entry) as opened:
+            header = read_header_of(opened, entry.file_size)
+    except (EngineError, zipfile.BadZipFile, OSError):
+        yield Span(start, end, 1)
+        return
+    for tensor in header.tensors:
+        yield Span(start + tensor.start, start + tensor.end, _width(tensor.dtype))
 
 
-def _safetensors_entries(header: bytes) -> Iterator[tuple[int, int, int]]:
-    content = json.loads(header)
-    content.pop("__metadata__", None)
-    for described in content.values():
-        first, last = described["data_offsets"]
-        yield first, last, max(1, DTYPE_BITS.get(described["dtype"], 8) // 8)
+def _width(dtype: str) -> int:
+    return max(1, DTYPE_BITS[dtype] // 8)

@@ -18,7 +18,7 @@ from workers.compression.families.model import Array, Feeds, Model
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.form_sizes import scheme_of, uniform_bits
 from workers.compression.quantization.uniform import UniformWeight
-from workers.compression.specs.errors import UnsupportedTechnique
+from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.step import selects
 
 Floats = npt.NDArray[np.float32]
@@ -82,6 +82,11 @@ class Weight:
         """(outputs, inputs)."""
         rows = int(np.prod([self.shape[axis] for axis in self.order[: self.leading]], dtype=np.int64))
         return rows, self.size // rows
+
+    @property
+    def stored_bytes(self) -> int:
+        """What its values take as they are."""
+        return self.size * {"float64": 8, "float32": 4}.get(self.dtype, 2)
 
     def to_matrix(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Stored values as the matrix (outputs, inputs)."""
@@ -176,6 +181,21 @@ class CompressibleModel(Model):
             dataset: Streamed; memory does not grow with its rows.
         """
         return iter(())
+
+
+def finite_matrix(model: CompressibleModel, weight: Weight) -> Floats:
+    """The values of a weight that a technique can go by.
+
+    Raises:
+        NumericalFailure: One of them is NaN or infinite.
+    """
+    matrix = model.matrix(weight)
+    if not np.isfinite(matrix).all():
+        raise NumericalFailure(
+            f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
+            hint="Exclude the layer, or repair the model.",
+        )
+    return matrix
 
 
 def as_compressible(model: Model) -> CompressibleModel:

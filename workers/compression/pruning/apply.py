@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from workers.compression.context import Context
-from workers.compression.families.weights import CompressibleModel, Floats, Weight, selected
+from workers.compression.families.weights import CompressibleModel, Floats, Weight, finite_matrix, selected
 from workers.compression.pruning import allocation
 from workers.compression.pruning.criteria import Criterion, Judge
 from workers.compression.pruning.masks import Mask, mask, pooled_masks
-from workers.compression.pruning.patterns import Blocks, Pattern, parse
-from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
+from workers.compression.specs.errors import UnsupportedTechnique
+from workers.compression.specs.pruning_pattern import Blocks, Pattern, parse
 from workers.compression.specs.steps.prune_weights import WeightPrune
 from workers.compression.tolerance.finding import find_shares
 from workers.compression.tolerance.prunable import PrunableWeights
@@ -43,11 +43,7 @@ def prunable_weights(model: CompressibleModel, spec: WeightPrune, *, tables: boo
     if spec.storage == "sparse":
         model.leave_out_zeros()
     for weight in weights:
-        if not np.isfinite(model.matrix(weight)).all():
-            raise NumericalFailure(
-                f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
-                hint="Exclude the layer, or repair the model.",
-            )
+        finite_matrix(model, weight)
     return weights
 
 

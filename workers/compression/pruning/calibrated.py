@@ -8,10 +8,10 @@ from workers.compression.context import Context
 from workers.compression.families.weights import CompressibleModel, LayerInputs, Weight
 from workers.compression.pruning.criteria import Criterion, Judge
 from workers.compression.pruning.masks import Floats, mask
-from workers.compression.pruning.patterns import Pattern
 from workers.compression.pruning.second_order import compensated, fitted
 from workers.compression.quantization.rounding import is_usable
 from workers.compression.specs.errors import DatasetMismatch
+from workers.compression.specs.pruning_pattern import Pattern
 from workers.compression.specs.steps.prune_weights import CalibratedPrune
 
 

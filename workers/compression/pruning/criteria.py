@@ -7,7 +7,7 @@ import numpy as np
 
 from workers.compression.families.weights import Weight
 from workers.compression.pruning.masks import Floats, mask
-from workers.compression.pruning.patterns import Pattern
+from workers.compression.specs.pruning_pattern import Pattern
 
 
 class Criterion(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workers.compression.pruning.patterns import UNSTRUCTURED, Blocks, Groups, Pattern
+from workers.compression.specs.pruning_pattern import UNSTRUCTURED, Blocks, Groups, Pattern
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

@@ -7,8 +7,8 @@ one row of the weight is (w - w')G(w - w')ᵀ.
 import numpy as np
 
 from workers.compression.pruning.masks import Floats, Mask, mask
-from workers.compression.pruning.patterns import Blocks, Groups, Pattern
 from workers.compression.quantization.gptq import DAMPING, inverse_factor
+from workers.compression.specs.pruning_pattern import Blocks, Groups, Pattern
 
 _BATCH = 128
 _STEPS = 60

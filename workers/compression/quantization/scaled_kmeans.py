@@ -57,6 +57,14 @@ def cluster_with_scales(
     return CodebookWeight(found, book[:, None, :], wanted.bits, blocks, by_row)
 
 
+def group_length(columns: int, wanted: int) -> int:
+    """Inputs that share a scale: as many as wanted, or a few less where these do not divide an output's inputs.
+
+    All inputs of an output where they cannot be divided into groups of about that length.
+    """
+    return next((length for length in range(wanted, wanted // 2, -1) if columns % length == 0), columns)
+
+
 def _book(groups: Floats, scales: Floats, wanted: Clustering, weights: Floats | None, *, keep_zero: bool) -> Floats:
     """K-means of the scaled values, of every so-many-th where there are very many; shape (1, entries)."""
     stride = max(1, groups.size // _SAMPLED)

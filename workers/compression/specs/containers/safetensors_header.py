@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from workers.compression.specs.containers.json_limits import parse_json
 from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel
@@ -52,14 +52,18 @@ def read_header(path: Path) -> SafetensorsHeader:
         UnsafeModel: ``safetensors_invalid``, for a name that is a path out of the file or holds odd characters.
         TooLarge: ``safetensors_invalid`` for a header over 16 MiB or more than 20,000 tensors, ``tensor_too_large``.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise _invalid("The header is longer than the file")
-        if length > MAX_HEADER_BYTES:
-            raise TooLarge("The safetensors header is larger than 16 MiB.", reason="safetensors_invalid")
-        raw = file.read(length)
+        return read_header_of(file, path.stat().st_size)
+
+
+def read_header_of(file: IO[bytes], size: int) -> SafetensorsHeader:
+    """The same of an open file of ``size`` bytes, such as one inside an archive."""
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise _invalid("The header is longer than the file")
+    if length > MAX_HEADER_BYTES:
+        raise TooLarge("The safetensors header is larger than 16 MiB.", reason="safetensors_invalid")
+    raw = file.read(length)
     if not raw.startswith(b"{"):
         raise _invalid("The header does not begin with an object")
     content = parse_json(raw, InvalidModel, max_depth=4)

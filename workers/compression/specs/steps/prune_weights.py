@@ -1,30 +1,24 @@
 """Steps that set single weights of networks and bare tensors to zero."""
 
-import re
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from workers.compression.specs.formats import NETWORK_FORMATS, TENSOR_FORMATS, Family, ModelFormat
+from workers.compression.specs.pruning_pattern import Groups, parse
 from workers.compression.specs.pruning_schedule import PruningSchedule
 from workers.compression.specs.step import Need, Step
 from workers.compression.specs.training import TRAINABLE_FORMATS, Globs
 
 
-def _pattern(value: str) -> str:
-    if value == "unstructured":
-        return value
-    if found := re.fullmatch(r"([1-9]\d?):([1-9]\d?)", value):
-        if int(found[1]) < int(found[2]):
-            return value
-    elif re.fullmatch(r"[1-9]\d?x[1-9]\d?", value):
-        return value
-    raise ValueError("unstructured, N:M such as 2:4 (N of M in a row stay, N < M), or a block such as 4x1 or 8x8")
+def _checked(pattern: str) -> str:
+    parse(pattern)
+    return pattern
 
 
 Pattern = Annotated[
     str,
-    AfterValidator(_pattern),
+    AfterValidator(_checked),
     Field(
         max_length=12,
         description="unstructured; N:M, of M weights next to each other along an output's inputs N stay; or AxB, "
@@ -35,10 +29,13 @@ Pattern = Annotated[
 _CRITERIA = ("sparsity", "threshold", "max_drop")
 
 
-def _kept(pattern: object) -> float | None:
-    """The share that N:M keeps."""
-    found = re.fullmatch(r"(\d+):(\d+)", pattern) if isinstance(pattern, str) else None
-    return int(found[1]) / int(found[2]) if found and int(found[2]) else None
+def _groups(pattern: object) -> Groups | None:
+    """N:M, if it is that; what is no pattern at all is found out elsewhere."""
+    try:
+        found = parse(pattern) if isinstance(pattern, str) else None
+    except ValueError:
+        return None
+    return found if isinstance(found, Groups) else None
 
 
 class WeightPrune(Step):
@@ -84,12 +81,12 @@ class WeightPrune(Step):
         """Half unless said otherwise; N:M says how much, and like an allocation it is about each weight for itself."""
         if not isinstance(values, dict):
             return values
-        kept = _kept(values.get("pattern"))
+        groups = _groups(values.get("pattern"))
         filled = dict(values)
-        if kept is not None or values.get("allocation", "uniform") != "uniform":
+        if groups is not None or values.get("allocation", "uniform") != "uniform":
             filled.setdefault("scope", "layer")
         if all(values.get(name) is None for name in _CRITERIA):
-            filled["sparsity"] = 0.5 if kept is None else 1.0 - kept
+            filled["sparsity"] = 0.5 if groups is None else groups.sparsity
         return filled
 
     @model_validator(mode="after")
@@ -101,12 +98,12 @@ class WeightPrune(Step):
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> Self:
-        kept = _kept(self.pattern)
-        if kept is not None:
+        groups = _groups(self.pattern)
+        if groups is not None:
             if self.scope == "global" or self.allocation != "uniform":
                 raise ValueError(f"{self.pattern} takes as much of every weight: scope layer, allocation uniform")
-            if self.sparsity is None or abs(self.sparsity - (1.0 - kept)) > 1e-6:
-                raise ValueError(f"{self.pattern} is a sparsity of {1.0 - kept:.6g}: leave all others out")
+            if self.sparsity is None or abs(self.sparsity - groups.sparsity) > 1e-6:
+                raise ValueError(f"{self.pattern} is a sparsity of {groups.sparsity:.6g}: leave all others out")
         if self.allocation != "uniform" and (self.scope == "global" or self.sparsity is None):
             raise ValueError("allocation goes with scope layer and a sparsity")
         return self
@@ -148,7 +145,7 @@ class MagnitudePrune(WeightPrune):
     def _schedules_know_where_they_end(self) -> "MagnitudePrune":
         if self.schedule is not None and self.sparsity is None:
             raise ValueError("a schedule goes with sparsity alone")
-        if self.schedule is not None and (":" in self.pattern or self.allocation == "sensitivity"):
+        if self.schedule is not None and (_groups(self.pattern) or self.allocation == "sensitivity"):
             raise ValueError("a schedule goes with no N:M pattern and no allocation by sensitivity")
         if self.threshold is not None and self.pattern != "unstructured":
             raise ValueError("a threshold goes with the unstructured pattern")

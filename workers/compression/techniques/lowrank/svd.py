@@ -8,11 +8,11 @@ from workers.compression.factorization.truncation import Decomposition
 from workers.compression.families.model import Model
 from workers.compression.families.onnx.factored_layers import factor, factorable
 from workers.compression.families.onnx.model import OnnxModel, as_onnx
-from workers.compression.families.weights import Weight
+from workers.compression.families.weights import Weight, finite_matrix
 from workers.compression.quantization.allocation import Option, least_error
 from workers.compression.registry import implements
 from workers.compression.sensitivity.yardstick import Yardstick
-from workers.compression.specs.errors import DatasetMismatch, NumericalFailure, UnsupportedTechnique
+from workers.compression.specs.errors import DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.steps.lowrank import SvdLowrank
 
 SMALLEST = 1024
@@ -77,12 +77,7 @@ def _decompositions(
     found = {}
     for number, weight in enumerate(weights):
         context.progress(0.5 * number / len(weights), weight.layer)
-        matrix, gram = graph.matrix(weight), grams.get(weight.name)
-        if not np.isfinite(matrix).all():
-            raise NumericalFailure(
-                f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
-                hint="Exclude the layer, or repair the model.",
-            )
+        matrix, gram = finite_matrix(graph, weight), grams.get(weight.name)
         if gram is None or not np.isfinite(gram).all():
             context.warn(f"{weight.layer}: all inputs count the same, for what enters the layer cannot be watched.")
             gram = None

@@ -10,7 +10,7 @@ from workers.compression.context import Context
 from workers.compression.data import Dataset, first_feeds, synthetic
 from workers.compression.families.model import Array, Feeds
 from workers.compression.families.structured import Shrinkable
-from workers.compression.families.weights import CompressibleModel, Floats, LayerInputs, Weight
+from workers.compression.families.weights import CompressibleModel, Floats, LayerInputs, Weight, finite_matrix
 from workers.compression.specs.errors import (
     ConstraintInfeasible,
     DatasetMismatch,
@@ -41,7 +41,8 @@ def prune_structured(
         ConstraintInfeasible: Less than what is asked for can be taken out.
         NumericalFailure: A weight holds NaN or infinity, or the smaller model computes something else than it should.
     """
-    _check_weights(model)
+    for weight in model.weights():
+        finite_matrix(model, weight)
     rows = _calibration(spec, context)
     feeds = _one_row(model, rows, context)
     shrinkable = read(feeds)
@@ -109,12 +110,6 @@ def _watched(
                 del left[weight.name]
                 yield weight, inputs
     yield from ((weight, None) for weight in left.values())
-
-
-def _check_weights(model: CompressibleModel) -> None:
-    for weight in model.weights():
-        if not np.isfinite(model.matrix(weight)).all():
-            raise NumericalFailure(f"The weights of {weight.layer} hold NaN or infinity.")
 
 
 def _chosen(structure: Structure, groups: Sequence[Group], scores: Scores, spec: StructuredPrune) -> Removed:

@@ -12,14 +12,15 @@ from workers.compression.families.weights import (
     Weight,
     WeightForm,
     as_compressible,
+    finite_matrix,
     selected,
 )
 from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.kmeans import Clustering, cluster, codebook_bytes
 from workers.compression.quantization.resuming import resumed
-from workers.compression.quantization.scaled_kmeans import cluster_with_scales
-from workers.compression.specs.errors import DatasetMismatch, NumericalFailure, UnsupportedTechnique
+from workers.compression.quantization.scaled_kmeans import cluster_with_scales, group_length
+from workers.compression.specs.errors import DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.steps.quantize_weights import KmeansQuantize
 
 SMALLEST = 512
@@ -82,17 +83,12 @@ def codebooks(
         if weight.size < smallest:
             context.warn(f"{weight.layer} stays {weight.dtype}: codebooks of less than {smallest} values do not learn.")
             return None
-        length = group_length(weight, spec)
+        length = group_length(weight.matrix_shape[1], spec.scale_group) if spec.scale_group else 0
         scales = weight.size // length if length else 0
-        if codebook_bytes(blocks, spec.bits, scales) >= weight.size * _item_bytes(weight):
+        if codebook_bytes(blocks, spec.bits, scales) >= weight.stored_bytes:
             context.warn(f"{weight.layer} stays {weight.dtype}: its codebooks would take more than its values do.")
             return None
-        matrix = model.matrix(weight)
-        if not np.isfinite(matrix).all():
-            raise NumericalFailure(
-                f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
-                hint="Exclude the layer, or repair the model.",
-            )
+        matrix = finite_matrix(model, weight)
         wanted = Clustering(spec.bits, spec.initialization, context.seed)
         counts = importance.get(weight.name)
         form = (
@@ -119,16 +115,6 @@ def blocks_of(weight: Weight, spec: KmeansQuantize) -> Blocks:
     return Blocks(weight.matrix_shape, (lengths[spec.granularity], columns))
 
 
-def group_length(weight: Weight, spec: KmeansQuantize) -> int:
-    """Inputs that share a scale: as many as the step says, or a few less where these do not divide an output's inputs.
-
-    All inputs of an output share one where they cannot be divided into groups of about that length; 0 is no scales.
-    """
-    columns = weight.matrix_shape[1]
-    lengths = range(spec.scale_group, spec.scale_group // 2, -1)
-    return next((length for length in lengths if columns % length == 0), columns) if spec.scale_group else 0
-
-
 def _importance(
     model: CompressibleModel, weights: list[Weight], spec: KmeansQuantize, context: Context
 ) -> Mapping[str, Floats]:
@@ -145,7 +131,3 @@ def _importance(
         others = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
         context.warn(f"All weights of {unseen[0]}{others} count the same: what enters the layer cannot be watched.")
     return found
-
-
-def _item_bytes(weight: Weight) -> int:
-    return {"float64": 8, "float32": 4}.get(weight.dtype, 2)

@@ -14,6 +14,7 @@ from workers.compression.families.weights import (
     Weight,
     WeightForm,
     as_compressible,
+    finite_matrix,
     selected,
 )
 from workers.compression.quantization.blocks import Blocks
@@ -21,7 +22,7 @@ from workers.compression.quantization.form_sizes import uniform_bits
 from workers.compression.quantization.resuming import resumed, resumed_in_turn
 from workers.compression.quantization.rounding import is_usable, quantize_matrix
 from workers.compression.quantization.uniform import Grid, Parameters, UniformWeight
-from workers.compression.specs.errors import DatasetMismatch, NumericalFailure, UnsupportedTechnique
+from workers.compression.specs.errors import DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.steps.quantize_weights import WeightOnlyQuantize
 
 SMALLEST_WEIGHT = 1024
@@ -108,14 +109,8 @@ def _calibration(spec: WeightOnlyQuantize, context: Context) -> Dataset:
 def _form(
     model: CompressibleModel, spec: WeightOnlyQuantize, weight: Weight, inputs: LayerInputs | None
 ) -> UniformWeight:
-    matrix = model.matrix(weight)
-    if not np.isfinite(matrix).all():
-        raise NumericalFailure(
-            f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
-            hint="Exclude the layer, or repair the model.",
-        )
     return quantize_matrix(
-        matrix,
+        finite_matrix(model, weight),
         algorithm=spec.algorithm,
         bits=spec.bits,
         scheme=spec.scheme,

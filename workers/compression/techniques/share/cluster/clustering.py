@@ -2,23 +2,22 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from workers.compression.context import Context
 from workers.compression.families.model import Model
 from workers.compression.families.weights import (
     CompressibleModel,
-    Floats,
     Weight,
     WeightForm,
     as_compressible,
+    finite_matrix,
     selected,
 )
 from workers.compression.quantization.codebook import CodebookWeight
 from workers.compression.quantization.kmeans import Clustering
 from workers.compression.quantization.resuming import resumed
+from workers.compression.quantization.scaled_kmeans import group_length
 from workers.compression.quantization.shared_kmeans import coded_by, coded_bytes, shared_codebook
-from workers.compression.specs.errors import NumericalFailure, UnsupportedTechnique
+from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.steps.share import ClusterShare
 
 SMALLEST = 1024
@@ -40,11 +39,11 @@ def cluster_together(model: Model, spec: ClusterShare, context: Context) -> Comp
             f"No weight of at least {SMALLEST} values is selected.", hint="Check include and exclude."
         )
     wanted = Clustering(spec.bits, seed=context.seed)
-    book = shared_codebook(((_finite(model, weight), group_length(weight, spec)) for weight in chosen), wanted)
+    book = shared_codebook(((finite_matrix(model, weight), _length(weight, spec)) for weight in chosen), wanted)
     done = 0
 
     def make(weight: Weight) -> CodebookWeight | None:
-        form = coded_by(model.matrix(weight), group_length(weight, spec), book, wanted)
+        form = coded_by(model.matrix(weight), _length(weight, spec), book, wanted)
         reason = model.why_not(weight, form)
         if reason is not None:
             context.warn(f"{weight.layer} stays {weight.dtype}: {reason}")
@@ -65,26 +64,14 @@ def cluster_together(model: Model, spec: ClusterShare, context: Context) -> Comp
     return model
 
 
-def group_length(weight: Weight, spec: ClusterShare) -> int:
-    """Inputs that share a scale: as many as the step says, a few less where these do not divide an output's, or all."""
+def _length(weight: Weight, spec: ClusterShare) -> int:
+    """Inputs that share a scale."""
     columns = weight.matrix_shape[1]
-    lengths = range(spec.scale_group, spec.scale_group // 2, -1)
-    return next((length for length in lengths if columns % length == 0), columns) if spec.scale_group else columns
+    return group_length(columns, spec.scale_group) if spec.scale_group else columns
 
 
 def _pays(weight: Weight, spec: ClusterShare, context: Context) -> bool:
-    size = {"float64": 8, "float32": 4}.get(weight.dtype, 2) * weight.size
-    pays = coded_bytes(weight.size, group_length(weight, spec), spec.bits) < size
+    pays = coded_bytes(weight.size, _length(weight, spec), spec.bits) < weight.stored_bytes
     if not pays:
         context.warn(f"{weight.layer} stays {weight.dtype}: its codes and scales would take more than its values do.")
     return pays
-
-
-def _finite(model: CompressibleModel, weight: Weight) -> Floats:
-    matrix = model.matrix(weight)
-    if not np.isfinite(matrix).all():
-        raise NumericalFailure(
-            f"{weight.layer}: the weight {weight.name} holds NaN or infinity.",
-            hint="Exclude the layer, or repair the model.",
-        )
-    return matrix

@@ -36,15 +36,18 @@ UNSTRUCTURED = Blocks()
 
 
 def parse(text: str) -> Pattern:
-    """``unstructured``, ``N:M`` or ``AxB``, as specs have them.
+    """``unstructured``, ``N:M`` with N < M, or ``AxB``, numbers up to 99.
 
     Raises:
         ValueError: Anything else.
     """
     if text == "unstructured":
         return UNSTRUCTURED
-    found = re.fullmatch(r"([1-9]\d*)([:x])([1-9]\d*)", text)
-    if found is None:
-        raise ValueError(f"{text!r} is no pattern: unstructured, N:M or AxB")
-    first, last = int(found[1]), int(found[3])
-    return Groups(first, last) if found[2] == ":" else Blocks(first, last)
+    found = re.fullmatch(r"([1-9]\d?)([:x])([1-9]\d?)", text)
+    if found is not None and found[2] == "x":
+        return Blocks(int(found[1]), int(found[3]))
+    if found is not None and int(found[1]) < int(found[3]):
+        return Groups(int(found[1]), int(found[3]))
+    raise ValueError(
+        "no pattern: unstructured, N:M such as 2:4 (N of M in a row stay, N < M), or a block such as 4x1 or 8x8"
+    )
