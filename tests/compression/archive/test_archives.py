@@ -74,6 +74,18 @@ def test_weights_are_found_where_they_lie(name: str, tmp_path: Path) -> None:
     assert set(weights) <= found
 
 
+def test_weights_whose_header_says_nothing_sensible_are_packed_as_bytes(tmp_path: Path) -> None:
+    source = tmp_path / "model.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("config.json", '{"model_type": "bert"}')
+        archive.writestr("model.safetensors", (180).to_bytes(8, "little") + b'{"weight": 3' + bytes(400))
+
+    assert [span.width for span in tensor_spans(source)] == [1]
+    pack(source, tmp_path / "packed.prsz")
+    unpack(tmp_path / "packed.prsz", tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == source.read_bytes()
+
+
 def test_a_pruned_and_clustered_file_takes_what_its_symbols_take(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     codebook = rng.standard_normal(8).astype(np.float32)
