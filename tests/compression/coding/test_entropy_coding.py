@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from workers.compression.archive import codecs
-from workers.compression.coding import ans, planes, symbols
+from workers.compression.coding import ans, leading_bits, planes, symbols
 from workers.compression.coding.byte_stream import Reader, varint
 from workers.compression.specs.errors import InvalidModel
 
@@ -44,6 +44,47 @@ def test_symbols_come_back(elements: np.ndarray) -> None:
 def test_floats_come_back_with_the_bits_of_nans_and_negative_zeros(floats: np.ndarray) -> None:
     words = floats.view(f"<u{floats.itemsize}")
     assert np.array_equal(planes.decode(planes.encode(words), words.dtype, words.size), words)
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> np.ndarray:
+    """Normal floats as float32 or rounded to bfloat16, now and then one from far outside: zeros, infinities, NaNs."""
+    size = draw(st.integers(0, 400))
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 16)))
+    words = rng.normal(0.0, draw(st.sampled_from([1e-30, 0.05, 1e30])), size).astype("<f4").view("<u4")
+    for place in draw(st.lists(st.integers(0, size - 1), max_size=3)) if size else ():
+        words[place] = draw(st.integers(0, 0xFFFFFFFF))
+    return draw(st.sampled_from([words, (words >> 16).astype("<u2")]))
+
+
+@FEW
+@given(weights())
+def test_weights_come_back_with_what_lies_outside_of_the_window(words: np.ndarray) -> None:
+    coded = leading_bits.encode(words)
+    if coded is None:
+        assert words.size < 400
+    else:
+        assert np.array_equal(leading_bits.decode(coded, words.dtype, words.size), words)
+
+
+def test_leading_bits_of_weights_take_less_than_exponents_at_their_entropy_and_the_rest_as_it_is() -> None:
+    floats = np.random.default_rng(3).normal(0.0, 0.05, 1 << 18).astype("<f4")
+    words = (floats.view("<u4") >> 16).astype("<u2")
+    codec, data = codecs.encode(words.tobytes(), 2)
+    counts = np.bincount(words >> 7 & 0xFF)
+    shares = counts[counts > 0] / words.size
+    assert codec is codecs.Codec.LEADING
+    assert 8 * len(data) < words.size * (8 - (shares * np.log2(shares)).sum() - 0.03)
+
+
+@FEW
+@given(weights().filter(lambda words: words.size and leading_bits.encode(words) is not None), st.data())
+def test_damaged_leading_bits_are_refused_or_decode_to_as_many(words: np.ndarray, data: st.DataObject) -> None:
+    coded = bytearray(leading_bits.encode(words) or b"")
+    place = data.draw(st.integers(0, len(coded) - 1))
+    coded[place] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(InvalidModel):
+        assert leading_bits.decode(bytes(coded), words.dtype, words.size).size == words.size
 
 
 @FEW

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from workers.compression.coding import lzma_stream, packing, planes, symbols
+from workers.compression.coding import leading_bits, lzma_stream, packing, planes, symbols
 from workers.compression.coding.byte_stream import Reader, broken
 from workers.compression.coding.zstd import unzstd
 
@@ -28,6 +28,7 @@ class Codec(IntEnum):
     SYMBOLS = 4
     PACKED = 5
     LZMA = 6
+    LEADING = 7
 
 
 def encode(block: bytes, width: int) -> tuple[Codec, bytes]:
@@ -49,7 +50,7 @@ def _candidates(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
     if chosen is not None:
         found.append((Codec.SYMBOLS, bytes([width]) + chosen))
     if width > 1:
-        found.append((Codec.PLANES, bytes([width]) + planes.encode(np.frombuffer(block, f"<u{width}"))))
+        found += _words(block, width)
     else:
         found += _packed(block)
     best = min([len(block), *(len(data) for _, data in found)])
@@ -59,6 +60,13 @@ def _candidates(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
         if len(block) <= _SMALL_BLOCK:
             found.append((Codec.LZMA, lzma_stream.encode(block)))
     return found
+
+
+def _words(block: bytes, width: int) -> list[tuple[Codec, bytes]]:
+    words, head = np.frombuffer(block, f"<u{width}"), bytes([width])
+    found = [(Codec.PLANES, head + planes.encode(words))]
+    leading = leading_bits.encode(words) if width in leading_bits.WIDTHS else None
+    return found if leading is None else [*found, (Codec.LEADING, head + leading)]
 
 
 def _packed(block: bytes) -> list[tuple[Codec, bytes]]:
@@ -136,6 +144,14 @@ def _decode_planes(data: memoryview, size: int) -> memoryview:
     return planes.decode(reader.rest(), np.dtype(f"<u{width}"), size // width).data.cast("B")
 
 
+def _decode_leading(data: memoryview, size: int) -> memoryview:
+    reader = Reader(data)
+    width = reader.byte()
+    if width not in leading_bits.WIDTHS or size % width:
+        raise broken("Words with leading bits have an impossible width")
+    return leading_bits.decode(reader.rest(), np.dtype(f"<u{width}"), size // width).data.cast("B")
+
+
 def _decode_symbols(data: memoryview, size: int) -> bytes:
     reader = Reader(data)
     width = reader.byte()
@@ -171,4 +187,5 @@ _DECODERS: dict[int, Callable[[memoryview, int], bytes | memoryview]] = {
     Codec.SYMBOLS: _decode_symbols,
     Codec.PACKED: _decode_packed,
     Codec.LZMA: lzma_stream.decode,
+    Codec.LEADING: _decode_leading,
 }

@@ -14,7 +14,7 @@ from workers.compression.coding.zstd import unzstd
 
 # Widths in bytes of the planes of a word, the lowest bits first; one plane for what is noise anyway.
 PLANES = {2: (1, 1), 4: (2, 1, 1), 8: (4, 2, 1, 1)}
-_BLOCK = 1 << 14
+BLOCK = 1 << 16
 _RAW, _ZSTD = 0, 1
 _WORTHWHILE = 0.99
 
@@ -38,10 +38,16 @@ def encode(words: Words) -> bytes:
     for width in PLANES[words.itemsize]:
         plane = np.ascontiguousarray(grouped[:, place : place + width]).tobytes()
         place += width
-        coded = min((zstandard.ZstdCompressor(compression_params=way).compress(plane) for way in _ways(plane)), key=len)
-        kept = len(coded) < len(plane) * _WORTHWHILE
-        pieces += [varint((len(coded) << 1 | _ZSTD) if kept else _RAW), coded if kept else plane]
+        pieces.append(encode_plane(plane))
     return b"".join(pieces)
+
+
+def encode_plane(plane: bytes) -> bytes:
+    """A plane with its head: by zstd, or as it is where that saves next to nothing."""
+    coded = min((zstandard.ZstdCompressor(compression_params=way).compress(plane) for way in _ways(plane)), key=len)
+    if len(coded) >= len(plane) * _WORTHWHILE:
+        return varint(_RAW) + plane
+    return varint(len(coded) << 1 | _ZSTD) + coded
 
 
 def _ways(plane: bytes) -> tuple[zstandard.ZstdCompressionParameters, ...]:
@@ -60,11 +66,11 @@ def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count:
         InvalidModel: The data is malformed.
     """
     reader = Reader(data)
-    planes = [_plane(reader, width, count) for width in PLANES[dtype.itemsize]]
+    planes = [decode_plane(reader, width, count) for width in PLANES[dtype.itemsize]]
     if reader.left:
         raise broken("Bytes follow the last plane")
     words = np.empty(count, dtype)
-    turned = np.empty(_BLOCK, dtype)
+    turned = np.empty(BLOCK, dtype)
     one, most = dtype.type(1), dtype.type(dtype.itemsize * 8 - 1)
     targets, place = [], 0
     for plane in planes:
@@ -72,8 +78,8 @@ def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count:
         targets.append(view[:, place // plane.itemsize])
         place += plane.itemsize
     # Blocks stay in the processor's cache from the first pass over them to the last.
-    for first in range(0, count, _BLOCK):
-        last = min(first + _BLOCK, count)
+    for first in range(0, count, BLOCK):
+        last = min(first + BLOCK, count)
         for target, plane in zip(targets, planes, strict=True):
             target[first:last] = plane[first:last]
         block, upper = words[first:last], turned[: last - first]
@@ -83,7 +89,12 @@ def decode(data: bytes | memoryview, dtype: np.dtype[np.unsignedinteger], count:
     return words
 
 
-def _plane(reader: Reader, width: int, count: int) -> npt.NDArray[np.unsignedinteger]:
+def decode_plane(reader: Reader, width: int, count: int) -> Words:
+    """The next plane: ``count`` numbers of ``width`` bytes.
+
+    Raises:
+        InvalidModel: It is malformed.
+    """
     size = count * width
     head = reader.varint(size << 1 | 1)
     content = reader.take(head >> 1 if head & 1 else size)
