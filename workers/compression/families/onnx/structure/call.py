@@ -11,8 +11,8 @@ from workers.compression.families.model import Array
 from workers.compression.families.onnx.small_values import computed, small
 from workers.compression.families.onnx.structure.edits import Edit
 from workers.compression.families.onnx.walking import STANDARD, Index, Place, Value
-from workers.compression.structure.relations import Axes, Elements, Relations, fixed
-from workers.compression.structure.units import Product
+from workers.compression.structure.network import Network, Unrelated
+from workers.compression.structure.relations import Axes, Elements, fixed
 
 Shape = tuple[int, ...]
 Lengths = tuple[Elements | int | None, ...]
@@ -20,10 +20,6 @@ Lengths = tuple[Elements | int | None, ...]
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _ARRANGING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-
-
-class Unrelated(Exception):
-    """A node that no rule covers as it stands: whatever it touches stays."""
 
 
 @dataclass
@@ -34,21 +30,14 @@ class Reading:
         shapes: Of values of the main graph under some feeds; not of stored ones.
         axes: Of values met.
         stored: Of them those that are stored.
-        summed: Axes that products sum over.
-        attention: Axes of activations that are multiplied with each other.
         lengths: Of values that hold lengths of axes.
-        parts: Axes that are pieces of others.
     """
 
     index: Index
     shapes: dict[str, Shape]
-    relations: Relations = field(default_factory=Relations)
+    relations: Network = field(default_factory=Network)
     axes: dict[Value, Axes] = field(default_factory=dict)
     stored: dict[Value, Axes] = field(default_factory=dict)
-    summed: list[Elements] = field(default_factory=list)
-    attention: list[Elements] = field(default_factory=list)
-    parts: list[Elements] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     numbers: dict[Value, Array | None] = field(default_factory=dict)
     lengths: dict[Value, Lengths] = field(default_factory=dict)
@@ -124,7 +113,7 @@ class Call:
     place: Place
 
     @property
-    def relations(self) -> Relations:
+    def relations(self) -> Network:
         """Where rules state what goes together."""
         return self.reading.relations
 
@@ -163,6 +152,11 @@ class Call:
         if shape is None:
             raise Unrelated
         return shape
+
+    def expect_one_output(self) -> None:
+        """Raises ``Unrelated`` where further outputs are wanted."""
+        if len([name for name in self.place.node.output if name]) > 1:
+            raise Unrelated
 
     def numbers(self, slot: int) -> list[int] | None:
         """An input's numbers if they are always the same."""

@@ -8,7 +8,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from workers.compression.families.model import Feeds
 from workers.compression.families.onnx.editing import Editor
 from workers.compression.families.onnx.shapes import value_shapes
-from workers.compression.families.onnx.structure.call import Call, Reading, Unrelated
+from workers.compression.families.onnx.structure.call import Call, Reading
 from workers.compression.families.onnx.structure.edits import Edit
 from workers.compression.families.onnx.structure.lengths import follow_lengths, lock_lengths
 from workers.compression.families.onnx.structure.operators.attention import ATTENTION
@@ -16,7 +16,8 @@ from workers.compression.families.onnx.structure.operators.elementwise import EL
 from workers.compression.families.onnx.structure.operators.products import PRODUCTS
 from workers.compression.families.onnx.structure.operators.shapes import SHAPES
 from workers.compression.families.onnx.walking import STANDARD, Place, Value, array, subgraphs
-from workers.compression.structure.relations import Axes, Elements, fixed, sizes
+from workers.compression.structure.network import Unrelated
+from workers.compression.structure.relations import Axes, fixed, sizes
 from workers.compression.structure.units import Removed, Structure
 
 _RULES = ATTENTION | PRODUCTS | ELEMENTWISE | SHAPES
@@ -74,19 +75,20 @@ def read_structure(proto: ModelProto, feeds: Feeds) -> OnnxStructure:
         if nested or value in index.outputs:
             reading.relations.lock(*axes)
             lock_lengths(reading, value)
-    return OnnxStructure(_solved(reading), tuple(reading.edits), editor)
+    stored = {value.name: axes for value, axes in reading.stored.items()}
+    return OnnxStructure(reading.relations.structure(stored), tuple(reading.edits), editor)
 
 
 def _follow(reading: Reading, place: Place) -> None:
     node = place.node
     rule = _RULES.get(node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}")
-    kept = len(reading.edits), len(reading.products)
+    kept = len(reading.edits), len(reading.relations.products)
     made = None
     if rule is not None and not any(subgraphs(node)):
         try:
             made = _checked(reading, place, rule(Call(reading, place)))
         except (Unrelated, IndexError, ValueError):  # numbers of axes that no rule expects
-            del reading.edits[kept[0] :], reading.products[kept[1] :]
+            del reading.edits[kept[0] :], reading.relations.products[kept[1] :]
     follow_lengths(reading, place, related=made is not None)
     if made is None:
         made = _stays(reading, place)
@@ -110,25 +112,6 @@ def _stays(reading: Reading, place: Place) -> list[Axes | None]:
         reading.relations.lock(*(axes or ()))
     shapes = [reading.shapes.get(name) for name in place.node.output]
     return [None if shape is None else fixed(shape) for shape in shapes]
-
-
-def _solved(reading: Reading) -> Structure:
-    units = reading.relations.units()
-    summed = set(np.concatenate([np.zeros(0, np.int64), *reading.summed]).tolist())
-    readers = {
-        (value.name, place)
-        for value, axes in reading.stored.items()
-        for place, axis in enumerate(axes)
-        if _within(axis, summed)
-    }
-    stored = {value.name: axes for value, axes in reading.stored.items()}
-    return Structure(
-        units, stored, frozenset(readers), tuple(reading.products), tuple(reading.attention), tuple(reading.parts)
-    )
-
-
-def _within(axis: Elements, numbers: set[int]) -> bool:
-    return bool(len(axis)) and axis[0] != 0 and int(axis[0]) in numbers
 
 
 def give_vectors_owners(proto: ModelProto) -> None:

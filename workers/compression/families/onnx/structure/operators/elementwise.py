@@ -1,16 +1,13 @@
 """What operators relate that compute element by element, or channel by channel."""
 
-from workers.compression.families.onnx.structure.call import Call, Rule, Unrelated
-from workers.compression.structure.relations import Axes, fixed
-
-_CHANNEL_FROM = 2
-"""Axes before are rows and channels, those from here on are spatial."""
+from workers.compression.families.onnx.structure.call import Call, Rule
+from workers.compression.structure.network import CHANNEL_FROM
+from workers.compression.structure.relations import Axes
 
 
 def _alone(call: Call) -> list[Axes]:
     """Functions of one value; further inputs, such as bounds, are the same for all channels."""
-    if len([name for name in call.place.node.output if name]) > 1:
-        raise Unrelated
+    call.expect_one_output()
     for slot in range(1, len(call.place.node.input)):
         if call.has(slot):
             call.relations.lock(*call.axes(slot))
@@ -26,46 +23,33 @@ def _slopes(call: Call) -> list[Axes]:
 
 
 def _by_channel(call: Call) -> list[Axes]:
-    """Each channel is shifted and scaled by numbers of its own."""
-    if len([name for name in call.place.node.output if name]) > 1:
-        raise Unrelated
-    axes = call.axes(0)
-    for slot in range(1, len(call.place.node.input)):
-        call.relations.link(call.axes(slot)[0], axes[1])
-    return [axes]
+    call.expect_one_output()
+    return [call.relations.by_channel(call.axes(0), call.operands()[1:])]
 
 
 def _instance_norm(call: Call) -> list[Axes]:
-    call.relations.lock(*call.axes(0)[_CHANNEL_FROM:])
+    call.relations.lock(*call.axes(0)[CHANNEL_FROM:])
     return _by_channel(call)
 
 
 def _layer_norm(call: Call) -> list[Axes]:
+    call.expect_one_output()
     axes = call.axes(0)
-    first = call.integer("axis", -1) % len(axes)
-    call.relations.lock(*axes[first:])
-    for slot in range(1, len(call.place.node.input)):
-        if call.has(slot):
-            call.relations.lock(*call.axes(slot))
-    if len([name for name in call.place.node.output if name]) > 1:
-        raise Unrelated
-    return [axes]
+    over = axes[call.integer("axis", -1) % len(axes) :]
+    parameters = [call.axes(slot) for slot in range(1, len(call.place.node.input)) if call.has(slot)]
+    return [call.relations.normalized(axes, over, parameters)]
 
 
 def _softmax(call: Call) -> list[Axes]:
     axes = call.axes(0)
     newer = call.opset >= 13
     first = call.integer("axis", -1 if newer else 1) % len(axes)
-    call.relations.lock(*(axes[first : first + 1] if newer else axes[first:]))
-    return [axes]
+    return [call.relations.normalized(axes, axes[first : first + 1] if newer else axes[first:])]
 
 
 def _pool(call: Call) -> list[Axes]:
-    if len([name for name in call.place.node.output if name]) > 1:
-        raise Unrelated
-    axes = call.axes(0)
-    call.relations.lock(*axes[_CHANNEL_FROM:])
-    return [(*axes[:_CHANNEL_FROM], *fixed(call.shape()[_CHANNEL_FROM:]))]
+    call.expect_one_output()
+    return [call.relations.resized(call.axes(0), call.shape())]
 
 
 def _reduce(call: Call) -> list[Axes]:
@@ -73,13 +57,7 @@ def _reduce(call: Call) -> list[Axes]:
     given = call.integers("axes", 1)
     if not given and call.integer("noop_with_empty_axes", 0):
         return [axes]
-    over = {axis % len(axes) for axis in given} if given else set(range(len(axes)))
-    call.relations.lock(*(axes[place] for place in over))
-    one = fixed((1,)) if call.integer("keepdims", 1) else ()
-    result: Axes = ()
-    for place, axis in enumerate(axes):
-        result += one if place in over else (axis,)
-    return [result]
+    return [call.relations.reduced(axes, given or range(len(axes)), keep=bool(call.integer("keepdims", 1)))]
 
 
 _ALONE = """Abs Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN

@@ -1,15 +1,13 @@
 """What operators relate that arrange, cut and join."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
-from workers.compression.families.onnx.structure.call import Call, Rule, Unrelated
+from workers.compression.families.onnx.structure.call import Call, Rule
 from workers.compression.families.onnx.structure.edits import Count, Entry, Sizes
-from workers.compression.structure.relations import Axes, Elements, fixed
-
-_END = np.iinfo(np.int32).max
+from workers.compression.structure.network import Unrelated
+from workers.compression.structure.relations import Axes, fixed
 
 
 def _reshape(call: Call) -> list[Axes]:
@@ -88,12 +86,8 @@ def _split(call: Call) -> list[Axes]:
     along = call.integer("axis", 0) % len(axes)
     given = call.integers("split", 1)
     count = len(call.place.node.output)
-    portions = given or [-(-len(axes[along]) // count)] * count
-    bounds = np.minimum(np.cumsum([0, *portions]), len(axes[along]))
-    parts = [axes[along][start:stop] for start, stop in pairwise(bounds)]
-    if any(len(part) == 0 for part in parts):
-        raise Unrelated
-    call.reading.parts += parts
+    made = call.relations.split(axes, along, given or [-(-len(axes[along]) // count)] * count)
+    parts = [one[along] for one in made]
     sized = tuple(Count(part, len(part)) for part in parts)
     if call.opset >= 13:
         if call.attribute("num_outputs") is not None:
@@ -102,7 +96,7 @@ def _split(call: Call) -> list[Axes]:
             call.edit(Sizes(call.place, {1: sized}, {}))
     else:
         call.edit(Sizes(call.place, {}, {"split": sized}))
-    return [(*axes[:along], part, *axes[along + 1 :]) for part in parts]
+    return made
 
 
 def _slice(call: Call) -> list[Axes]:
@@ -113,35 +107,22 @@ def _slice(call: Call) -> list[Axes]:
     along = call.integers("axes", None if old else 3) or list(range(len(starts or axes)))
     steps = call.integers("steps", None if old else 4) or [1] * len(along)
     result = list(axes)
-    bounds: tuple[list[Entry], list[Entry]] = ([], [])
+    rows: tuple[list[Entry], list[Entry]] = ([], [])
     for number, axis in enumerate(along):
         place = axis % len(axes)
         if starts is None or ends is None:
             call.relations.lock(axes[place])
             result[place] = fixed((call.shape()[place],))[0]
             continue
-        window = _window(call, axes[place], starts[number], ends[number], steps[number])
-        result[place] = window[0]
-        bounds[0].append(window[1])
-        bounds[1].append(window[2])
+        bounds = (starts[number], ends[number])
+        result[place], *before = call.relations.window(axes[place], *bounds, steps[number])
+        for row, bound, elements in zip(rows, bounds, before, strict=True):
+            row.append(bound if elements is None else Count(elements, bound))
     if starts is not None and ends is not None:
-        lows, highs = (tuple(row) for row in bounds)
+        lows, highs = (tuple(row) for row in rows)
         inputs, attributes = {1: lows, 2: highs}, {"starts": lows, "ends": highs}
         call.edit(Sizes(call.place, {} if old else inputs, attributes if old else {}))
     return [tuple(result)]
-
-
-def _window(call: Call, axis: Elements, start: int, end: int, step: int) -> tuple[Elements, Entry, Entry]:
-    """What is cut out of an axis, and the bounds. Those counted from the end or in steps keep their axis whole."""
-    low, high, _ = slice(start, end, step).indices(len(axis))
-    cut = axis[start:end:step]
-    call.reading.parts.append(cut)
-    if step == 1 and len(cut) == len(axis):
-        return axis, start, max(end, _END)
-    if step != 1 or start < 0 or end < 0:
-        call.relations.lock(axis)
-        return cut, start, end
-    return cut, Count(axis[:low], start), Count(axis[:high], end) if end <= len(axis) else end
 
 
 def _pad(call: Call) -> list[Axes]:
@@ -150,19 +131,14 @@ def _pad(call: Call) -> list[Axes]:
     along = call.integers("axes", 3) or list(range(len(axes)))
     if pads is None or len(pads) != 2 * len(along):
         raise Unrelated
-    result = list(axes)
-    for number, axis in enumerate(along):
-        if pads[number] or pads[number + len(along)]:
-            call.relations.lock(axes[axis])
-            result[axis] = fixed((call.shape()[axis],))[0]
-    return [tuple(result)]
+    grown = [axis for number, axis in enumerate(along) if pads[number] or pads[number + len(along)]]
+    return [call.relations.padded(axes, call.shape(), grown)]
 
 
 def _gather(call: Call) -> list[Axes]:
     axes = call.axes(0)
     place = call.integer("axis", 0) % len(axes)
-    call.relations.lock(axes[place], *call.axes(1))
-    return [(*axes[:place], *fixed(tuple(len(axis) for axis in call.axes(1))), *axes[place + 1 :])]
+    return [call.relations.looked_up(axes, place, call.axes(1))]
 
 
 def _resize(call: Call) -> list[Axes]:
@@ -172,8 +148,7 @@ def _resize(call: Call) -> list[Axes]:
         len(axis) != size for axis, size in zip(axes[:2], shape[:2], strict=True)
     ):
         raise Unrelated
-    call.relations.lock(*axes[2:])
-    result: Axes = (*axes[:2], *fixed(shape[2:]))
+    result = call.relations.resized(axes, shape)
     if call.has(3):
         _resized(call, 3, result)
     return [result]
