@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
@@ -19,7 +20,7 @@ def store_as_float(program: ExportedProgram, name: str, dtype: torch.dtype) -> N
     narrow = editor.add_stored(name, editor.values.detach().to(dtype))
     for user in editor.users():
         if editor.looks_up(user):
-            looked_up = editor.call(user, _ATEN.embedding.default, narrow, user.args[1])
+            looked_up = insert_call(user, _ATEN.embedding.default, narrow, user.args[1])
             editor.replace(user, editor.cast(user, looked_up, computed))
         else:
             user.replace_input_with(editor.weight, editor.cast(user, narrow, computed))
@@ -42,13 +43,44 @@ def add_buffer(program: ExportedProgram, name: str, tensor: torch.Tensor) -> tor
 
 
 def _add_buffer(program: ExportedProgram, name: str, tensor: torch.Tensor, before: torch.fx.Node) -> torch.fx.Node:
-    with program.graph.inserting_before(before):
-        node: torch.fx.Node = program.graph.placeholder(f"b_{name.replace('.', '_').replace('-', '_')}")
-    node.meta["val"] = before.meta["val"].fake_mode.from_tensor(tensor, static_shapes=True)
+    node = _add_input(program, f"b_{name}", tensor, before)
     spec = InputSpec(InputKind.BUFFER, TensorArgument(node.name), target=name, persistent=True)
     program.graph_signature.input_specs.insert(_position(program, before), spec)
     program.state_dict[name] = tensor
     return node
+
+
+def add_parameter(program: ExportedProgram, name: str, tensor: torch.Tensor, before: torch.fx.Node) -> torch.fx.Node:
+    """A new weight in front of another one."""
+    node = _add_input(program, f"p_{name}", tensor, before)
+    spec = InputSpec(InputKind.PARAMETER, TensorArgument(node.name), target=name)
+    program.graph_signature.input_specs.insert(_position(program, before), spec)
+    program.state_dict[name] = torch.nn.Parameter(tensor, requires_grad=False)
+    return node
+
+
+def _add_input(program: ExportedProgram, name: str, tensor: torch.Tensor, before: torch.fx.Node) -> torch.fx.Node:
+    with program.graph.inserting_before(before):
+        node: torch.fx.Node = program.graph.placeholder(name.replace(".", "_").replace("-", "_"))
+    node.meta["val"] = before.meta["val"].fake_mode.from_tensor(tensor, static_shapes=True)
+    return node
+
+
+def insert_call(before: torch.fx.Node, operator: Callable[..., Any], *arguments: Any, **options: Any) -> torch.fx.Node:
+    """A new operator in front of ``before``."""
+    with before.graph.inserting_before(before):
+        node: torch.fx.Node = before.graph.call_function(operator, arguments, options)
+    renew_value(node)
+    return node
+
+
+def renew_value(node: torch.fx.Node) -> None:
+    """Computes anew what is known of an operator's result, after its arguments have changed."""
+    values, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+    operator: Callable[..., Any] = node.target  # type: ignore[assignment]  # an operator's, in exported programs
+    known = (found.meta["val"] for found in node.graph.nodes if found.op == "placeholder")
+    with next(value.fake_mode for value in known if isinstance(value, FakeTensor)):
+        node.meta["val"] = operator(*values, **options)
 
 
 def _position(program: ExportedProgram, node: torch.fx.Node) -> int:
@@ -63,7 +95,6 @@ class Editor:
         self.program = program
         self.weight = placeholders(program)[name]
         self.values = program.state_dict.pop(name)
-        self._fake_mode = self.weight.meta["val"].fake_mode
 
     def users(self) -> list[torch.fx.Node]:
         """Operators that read the weight, in graph order."""
@@ -77,22 +108,11 @@ class Editor:
         """A new buffer that the graph reads."""
         return _add_buffer(self.program, name, tensor, self.weight)
 
-    def call(
-        self, before: torch.fx.Node, operator: Callable[..., Any], *arguments: Any, **options: Any
-    ) -> torch.fx.Node:
-        """A new operator in front of ``before``."""
-        with self.program.graph.inserting_before(before):
-            node: torch.fx.Node = self.program.graph.call_function(operator, arguments, options)
-        values, named_values = torch.fx.node.map_arg((arguments, options), lambda argument: argument.meta["val"])
-        with self._fake_mode:
-            node.meta["val"] = operator(*values, **named_values)
-        return node
-
     def cast(self, before: torch.fx.Node, node: torch.fx.Node, dtype: torch.dtype) -> torch.fx.Node:
         """``node`` in another type, itself where it has that."""
         if node.meta["val"].dtype == dtype:
             return node
-        return self.call(before, _ATEN._to_copy.default, node, dtype=dtype)  # noqa: SLF001 - the name of an operator
+        return insert_call(before, _ATEN._to_copy.default, node, dtype=dtype)  # noqa: SLF001 - the name of an operator
 
     def replace(self, user: torch.fx.Node, replacement: torch.fx.Node) -> None:
         """Puts ``replacement`` in the place of an operator, under its name where the program returns it."""

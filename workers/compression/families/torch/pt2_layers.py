@@ -10,8 +10,8 @@ import torch
 from workers.compression.families.torch.layers import layer_name
 from workers.compression.families.torch.pt2_program import operator_name
 
-_TURNING = frozenset({"t", "transpose", "permute", "numpy_T"})
-PASSING = _TURNING | {"_to_copy", "to", "view", "reshape", "detach", "alias", "clone"}
+TURNING = frozenset({"t", "transpose", "permute", "numpy_T"})
+PASSING = TURNING | {"_to_copy", "to", "view", "reshape", "detach", "alias", "clone"}
 """Operators that a weight passes on its way to the one that reads it."""
 _CONVOLUTIONS = frozenset({"convolution", "conv1d", "conv2d", "conv3d"})
 PRODUCTS = {"linear": 1, "addmm": 2, "mm": 1, "matmul": 1}
@@ -83,7 +83,7 @@ def turns(node: torch.fx.Node) -> int:
     """How often a matrix was transposed on the way to ``node``."""
     found = 0
     while node.op == "call_function":
-        found += operator_name(node) in _TURNING
+        found += operator_name(node) in TURNING
         node = node.args[0]  # type: ignore[assignment]  # operators that are passed take a tensor first
     return found
 

@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from workers.compression.families.torch.pt2_buffers import SHIFTS_PREFIX
-from workers.compression.families.torch.pt2_editing import Editor, add_buffer
+from workers.compression.families.torch.pt2_editing import Editor, add_buffer, insert_call
 from workers.compression.families.torch.pt2_notes import (
     CODEBOOK_SUFFIX,
     OFFSET_SUFFIX,
@@ -105,10 +105,10 @@ class _Restoring:
 
     def _all_rows(self) -> Node:
         rows, options = self._buffers.note.matrix_shape[0], {"dtype": torch.int64, "device": torch.device("cpu")}
-        return self._buffers.editor.call(self._user, _ATEN.arange.default, rows, **options)
+        return insert_call(self._user, _ATEN.arange.default, rows, **options)
 
     def _call(self, operator: Any, *arguments: Any) -> Node:
-        return self._buffers.editor.call(self._user, operator, *arguments)
+        return insert_call(self._user, operator, *arguments)
 
     def _cast(self, node: Node, dtype: torch.dtype) -> Node:
         return self._buffers.editor.cast(self._user, node, dtype)
@@ -216,7 +216,7 @@ class _Restoring:
         if height == 1:
             return self._indices
         rounding = {"rounding_mode": "floor"}
-        return self._buffers.editor.call(self._user, _ATEN.div.Scalar_mode, self._indices, height, **rounding)
+        return insert_call(self._user, _ATEN.div.Scalar_mode, self._indices, height, **rounding)
 
     def _in_blocks(self, values: Node) -> Node:
         (height, width), (down, across) = self._note.lengths, self._note.counts
@@ -250,7 +250,7 @@ def _scaled_linear(buffers: _Buffers, user: Node) -> Node:
     editor, scales = buffers.editor, buffers.scales
     dtype = scales.meta["val"].dtype
     integers = editor.cast(user, _Restoring(buffers, user).integers(), dtype)
-    product = editor.call(user, _ATEN.linear.default, user.args[0], integers)
-    scaled = editor.call(user, _ATEN.mul.Tensor, product, editor.call(user, _ATEN.view.default, scales, [-1]))
+    product = insert_call(user, _ATEN.linear.default, user.args[0], integers)
+    scaled = insert_call(user, _ATEN.mul.Tensor, product, insert_call(user, _ATEN.view.default, scales, [-1]))
     bias = user.args[2] if len(user.args) > 2 else user.kwargs.get("bias")
-    return scaled if bias is None else editor.call(user, _ATEN.add.Tensor, scaled, bias)
+    return scaled if bias is None else insert_call(user, _ATEN.add.Tensor, scaled, bias)

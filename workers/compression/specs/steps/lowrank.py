@@ -18,7 +18,7 @@ class SvdLowrank(Step):
     """
 
     summary: ClassVar[str] = "Layers become two thinner ones by SVD; ranks chosen under a budget, by their effect"
-    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX,)
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2)
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)

@@ -1,16 +1,14 @@
-"""Low-rank factors of an ONNX model's layers, ranks chosen together under a budget."""
+"""Low-rank factors of a network's layers, ranks chosen together under a budget; for every format."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from workers.compression.context import Context
 from workers.compression.data import Dataset
-from workers.compression.factorization.truncation import Decomposition
-from workers.compression.families.model import Model
-from workers.compression.families.onnx.factored_layers import factor, factorable
-from workers.compression.families.onnx.model import OnnxModel, as_onnx
-from workers.compression.families.weights import Weight, finite_matrix
+from workers.compression.factorization.truncation import Decomposition, Factors
+from workers.compression.families.weights import CompressibleModel, Weight, finite_matrix
 from workers.compression.quantization.allocation import Option, least_error
-from workers.compression.registry import implements
 from workers.compression.sensitivity.yardstick import Yardstick
 from workers.compression.specs.errors import DatasetMismatch, UnsupportedTechnique
 from workers.compression.specs.steps.lowrank import SvdLowrank
@@ -21,38 +19,39 @@ _RANKS = 32
 """Ranks of a layer among which is chosen, at most."""
 
 
-@implements(SvdLowrank)
-def factor_by_svd(model: Model, spec: SvdLowrank, context: Context) -> Model:
-    """Replaces layers by two thinner ones, in place; those that the budget leaves whole stay as they are.
+def choose_factors(
+    model: CompressibleModel, candidates: Sequence[Weight], spec: SvdLowrank, context: Context
+) -> dict[str, Factors]:
+    """The factors of the weights that two layers are to replace, by name.
+
+    Args:
+        candidates: Weights of the model that can be replaced so.
 
     Raises:
         ConstraintInfeasible: The lowest ranks take more than the budget; the detail says what can be reached.
     """
-    graph = as_onnx(model)
     dataset = context.any_data()
     if dataset is None:
         raise DatasetMismatch("What enters the layers is seen on calibration data; none was given.")
-    weights = _chosen(graph, spec)
-    found = _decompositions(graph, weights, dataset, spec, context)
-    layers = _options(graph, weights, found, dataset, spec, context)
+    weights = _chosen(candidates, spec)
+    found = _decompositions(model, weights, dataset, spec, context)
+    layers = _options(model, weights, found, dataset, spec, context)
     total = sum(weight.size for weight in weights)
     allocation = least_error(layers, spec.keep * total)
     ranks = {weight: option.bits for weight, option in zip(weights, allocation.chosen, strict=True) if option.bits}
-    factor(graph.proto, {weight.name: found[weight.name].truncated(rank) for weight, rank in ranks.items()})
-    graph.changed()
     context.changed(
         f"{len(ranks)} of {len(weights)} layers became two, of ranks {min(ranks.values())} to {max(ranks.values())}; "
         f"{allocation.cost:.0f} of their {total} parameters stay"
     )
-    return graph
+    return {weight.name: found[weight.name].truncated(rank) for weight, rank in ranks.items()}
 
 
-def _chosen(graph: OnnxModel, spec: SvdLowrank) -> list[Weight]:
-    candidates = [weight for weight in factorable(graph.proto) if weight.size >= SMALLEST and _ranks(weight, spec)]
-    chosen = [weight for weight in candidates if weight.is_selected(spec.include, spec.exclude)]
+def _chosen(candidates: Sequence[Weight], spec: SvdLowrank) -> list[Weight]:
+    possible = [weight for weight in candidates if weight.size >= SMALLEST and _ranks(weight, spec)]
+    chosen = [weight for weight in possible if weight.is_selected(spec.include, spec.exclude)]
     if not chosen:
         raise UnsupportedTechnique(
-            f"None of the {len(candidates)} layers that two thinner ones could replace is selected.",
+            f"None of the {len(possible)} layers that two thinner ones could replace is selected.",
             hint="Matrix products and undivided convolutions can be; check include, exclude and round_to.",
         )
     return chosen
@@ -68,16 +67,16 @@ def _ranks(weight: Weight, spec: SvdLowrank) -> list[int]:
 
 
 def _decompositions(
-    graph: OnnxModel, weights: list[Weight], dataset: Dataset, spec: SvdLowrank, context: Context
+    model: CompressibleModel, weights: list[Weight], dataset: Dataset, spec: SvdLowrank, context: Context
 ) -> dict[str, Decomposition]:
     grams = {
         weight.name: inputs.gram
-        for weight, inputs in graph.layer_inputs(weights, dataset.limited(spec.samples), context.threads)
+        for weight, inputs in model.layer_inputs(weights, dataset.limited(spec.samples), context.threads)
     }
     found = {}
     for number, weight in enumerate(weights):
         context.progress(0.5 * number / len(weights), weight.layer)
-        matrix, gram = finite_matrix(graph, weight), grams.get(weight.name)
+        matrix, gram = finite_matrix(model, weight), grams.get(weight.name)
         if gram is None or not np.isfinite(gram).all():
             context.warn(f"{weight.layer}: all inputs count the same, for what enters the layer cannot be watched.")
             gram = None
@@ -86,7 +85,7 @@ def _decompositions(
 
 
 def _options(
-    graph: OnnxModel,
+    model: CompressibleModel,
     weights: list[Weight],
     found: dict[str, Decomposition],
     dataset: Dataset,
@@ -97,13 +96,13 @@ def _options(
 
     One rank is tried. At the others the outputs' error is in proportion to the layer's own.
     """
-    yardstick = Yardstick(graph.run, graph.inputs, graph.tokenizer_file(), dataset, spec.sensitivity_samples)
+    yardstick = Yardstick(model.run, model.inputs, model.tokenizer_file(), dataset, spec.sensitivity_samples)
     layers = []
     for number, weight in enumerate(weights):
         context.progress(0.5 + 0.5 * number / len(weights), f"effect of {weight.layer}")
         ranks, errors = _ranks(weight, spec), found[weight.name].errors
         tried = ranks[len(ranks) // 2]
-        with graph.varied([(weight, found[weight.name].truncated(tried).product())]) as run:
+        with model.varied([(weight, found[weight.name].truncated(tried).product())]) as run:
             effect = yardstick.effect(run).error
         share = effect / errors[tried] if errors[tried] > 0.0 else 0.0
         pairs = sum(weight.matrix_shape)

@@ -16,7 +16,7 @@ from workers.compression.families.onnx.factored_layers import factor, factorable
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.specs.errors import ConstraintInfeasible, NumericalFailure, UnsupportedTechnique
 from workers.compression.specs.steps.lowrank import SvdLowrank
-from workers.compression.techniques.lowrank.svd import factor_by_svd
+from workers.compression.techniques.lowrank.svd.onnx import factor_graph
 
 Open = Callable[[str], OnnxModel]
 Digits = Callable[..., Dataset]
@@ -24,7 +24,7 @@ Digits = Callable[..., Dataset]
 
 def factored(model: OnnxModel, rows: Dataset, folder: Path, **fields: object) -> tuple[OnnxModel, Context]:
     context = Context(scratch=folder, calibration=rows)
-    factor_by_svd(model, SvdLowrank(**fields), context)
+    factor_graph(model, SvdLowrank(**fields), context)
     return model, context
 
 
