@@ -85,7 +85,7 @@ def reviews(folder: Path, macs: float) -> list[bool]:
     network = inputs.trained_classifier(split, folder)
     original = inputs.write_classifier_onnx(network, folder, "classifier")
     made = learn(original, _recipe(macs, TEXT_RECOVERY), split, folder / "ours_text")
-    opened = _open(folder / "ours_text" / "original" / "model.onnx", folder, original)
+    opened = _open(original, folder)
     tokens = np.random.default_rng(0).integers(1000, 20_000, (1, inputs.LENGTH))
     feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
     before = score(opened, _rows(split, folder), opened.tokenizer_file())

@@ -80,7 +80,10 @@ def learn(
     path = folder / made.path
     taught = family(made.format).open_model(path, Context(scratch=_new(folder / "opened"), threads=threads))
     seconds = sum(step.seconds for step in made.steps)
-    return Learned(path, score(taught, test, taught.tokenizer_file()), seconds, made)
+    # An ONNX artifact is one file; the tokenizer is still the upload's.
+    uploaded = family(original.format).open_model(Path(original.path), Context(scratch=_new(folder / "uploaded")))
+    tokenizer = taught.tokenizer_file() or uploaded.tokenizer_file()
+    return Learned(path, score(taught, test, tokenizer), seconds, made)
 
 
 def score(model: Model, file: DatasetFile, tokenizer: Path | None) -> float:
