@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,36 @@ def test_a_share_of_units_is_counted_in_units(prune: Callable[..., OnnxModel]) -
     left = widths(prune("mlp", sparsity=0.5, round_to=1, scope="layer"))
 
     assert list(left.values()) == [128, 64, 10]
+
+
+def test_as_many_units_go_as_a_tolerated_drop_allows(open_onnx: Open, digits: Digits, tmp_path: Path) -> None:
+    whole = digits("cnn")
+    selection, confirmation, others = (
+        replace(whole, order=whole.order[start : start + 240]) for start in (0, 240, 480)
+    )
+    spec = StructuredPrune(max_drop=0.02, round_to=4)
+    assert spec.macs is None
+    assert spec.required() == ("calibration", "selection")
+    context = Context(
+        scratch=tmp_path, calibration=digits("cnn", train=True), selection=selection, confirmation=confirmation
+    )
+    before = open_onnx("cnn")
+
+    after = prune_graph(open_onnx("cnn"), spec, context)
+
+    found = context.found
+    assert found is not None
+    assert found.confirmed
+    assert found.selection.drop <= 0.02
+    units = sum(list(widths(before).values())[:-1])
+    assert found.sparsity == pytest.approx(1 - sum(list(widths(after).values())[:-1]) / units)
+    assert found.sparsity > 0.4
+    assert accuracy(after, others) > accuracy(before, others) - 0.04
+
+
+def test_targets_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="give one of"):
+        StructuredPrune(macs=0.4, max_drop=0.01)
 
 
 def test_layers_that_are_excluded_keep_their_channels(prune: Callable[..., OnnxModel], open_onnx: Open) -> None:

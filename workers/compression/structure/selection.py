@@ -41,22 +41,27 @@ def select(
         enough: Whether enough is saved without some units; once true, true for more.
     """
     thresholds = np.unique(np.concatenate([scores[group.units] for group in groups])) if groups else np.zeros(0)
-
-    def removed_below(place: int) -> Removed:
-        removed = np.zeros(count, np.bool_)
-        for group in groups:
-            order = group.units[np.argsort(scores[group.units], kind="stable")]
-            wanted = int(np.count_nonzero(scores[order] > thresholds[place]))
-            removed[order[: len(order) - limits.kept(group, wanted)]] = True
-        return removed
-
     low, high = 0, len(thresholds) - 1
-    if high < 0 or not enough(removed_below(high)):
+    if high < 0 or not enough(most(groups, scores, limits, count)):
         return None
     while low < high:
         middle = (low + high) // 2
-        if enough(removed_below(middle)):
+        if enough(_removed_below(groups, scores, limits, count, thresholds[middle])):
             high = middle
         else:
             low = middle + 1
-    return removed_below(low)
+    return _removed_below(groups, scores, limits, count, thresholds[low])
+
+
+def most(groups: Sequence[Group], scores: Scores, limits: Limits, count: int) -> Removed:
+    """All units that may go."""
+    return _removed_below(groups, scores, limits, count, np.inf)
+
+
+def _removed_below(groups: Sequence[Group], scores: Scores, limits: Limits, count: int, threshold: float) -> Removed:
+    removed = np.zeros(count, np.bool_)
+    for group in groups:
+        order = group.units[np.argsort(scores[group.units], kind="stable")]
+        wanted = int(np.count_nonzero(scores[order] > threshold))
+        removed[order[: len(order) - limits.kept(group, wanted)]] = True
+    return removed

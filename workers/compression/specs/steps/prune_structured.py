@@ -10,6 +10,8 @@ from workers.compression.specs.training import Globs
 
 Kind = Literal["channels", "neurons", "heads"]
 
+_TARGETS = ("macs", "sparsity", "max_drop")
+
 
 class StructuredPrune(Step):
     """Channels of convolutions, neurons of linear layers and heads of attention go, with all that makes and reads them.
@@ -31,6 +33,14 @@ class StructuredPrune(Step):
         None, gt=0.0, lt=1.0, description="Share of the multiply-accumulates that goes; 0.4 if nothing else is said."
     )
     sparsity: float | None = Field(None, gt=0.0, lt=1.0, description="Instead of macs: share of the units that goes.")
+    max_drop: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Instead of macs: the largest tolerated drop of the headline metric, in absolute points for "
+        "accuracy, f1, auc and fidelity and relative for the others. How many units go is found on selection rows and "
+        "confirmed on others.",
+    )
     importance: Literal["magnitude", "activations"] = Field(
         "activations",
         description="By the norm of the weights that make and read a unit, or by what it adds to the layers after it.",
@@ -47,16 +57,17 @@ class StructuredPrune(Step):
     @model_validator(mode="before")
     @classmethod
     def _some_macs_unless_said(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("macs") is None and values.get("sparsity") is None:
+        if isinstance(values, dict) and all(values.get(name) is None for name in _TARGETS):
             return {**values, "macs": 0.4}
         return values
 
     @model_validator(mode="after")
     def _one_target(self) -> "StructuredPrune":
-        if self.macs is not None and self.sparsity is not None:
-            raise ValueError("give macs or sparsity, not both")
+        if sum(getattr(self, name) is not None for name in _TARGETS) > 1:
+            raise ValueError(f"give one of {', '.join(_TARGETS)}")
         return self
 
     def required(self) -> tuple[Need, ...]:
-        """Norms of weights need no data, fitting does."""
-        return ("calibration",) if self.compensate or self.importance == "activations" else ()
+        """Norms of weights need no data; fitting does, and so does finding out how much may go."""
+        watched: tuple[Need, ...] = ("calibration",) if self.compensate or self.importance == "activations" else ()
+        return watched if self.max_drop is None else (*watched, "selection")

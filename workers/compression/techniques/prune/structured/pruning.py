@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -21,8 +22,9 @@ from workers.compression.specs.step import selects
 from workers.compression.specs.steps.prune_structured import StructuredPrune
 from workers.compression.structure.compensation import without_columns
 from workers.compression.structure.importance import Scores, by_activations, by_magnitude, columns_of, comparable
-from workers.compression.structure.selection import Limits, select
+from workers.compression.structure.selection import Limits, most, select
 from workers.compression.structure.units import Group, Removed, Structure
+from workers.compression.techniques.prune.structured.tolerated import find_units
 
 _TOLERANCE = 1e-3
 """Largest difference, in relation to the largest output, between a smaller model and the one with zeros: rounding."""
@@ -50,9 +52,14 @@ def prune_structured(
     groups = _selected(structure, model, spec)
     context.progress(0.1, "watching the layers")
     scores = comparable(_scores(model, structure, rows, spec, context), groups, spec.scope)
-    removed = _chosen(structure, groups, scores, spec)
+    fit = partial(_fitted, model, structure, rows if spec.compensate else None, context)
+    if spec.max_drop is None:
+        removed = _chosen(structure, groups, scores, spec)
+    else:
+        choose = partial(_about, structure, groups, scores, spec)
+        removed = find_units(model, sum(len(group.units) for group in groups), choose, fit, spec.max_drop, context)
     context.progress(0.5, "fitting the layers")
-    model.replace(_fitted(model, structure, removed, rows if spec.compensate else None, context))
+    model.replace(fit(removed))
     expected = model.run(feeds)
     shrinkable.shrink(removed)
     _check(model.run(feeds), expected)
@@ -125,8 +132,7 @@ def _chosen(structure: Structure, groups: Sequence[Group], scores: Scores, spec:
     limits = Limits(spec.least, spec.round_to)
     removed = select(groups, scores, limits, structure.count, lambda removed: share(removed) >= wanted)
     if removed is None:
-        most = select(groups, np.zeros_like(scores), limits, structure.count, lambda _: True)
-        reached = share(nothing if most is None else most)
+        reached = share(most(groups, scores, limits, structure.count))
         what = "multiply-accumulates" if spec.macs is not None else "units"
         raise ConstraintInfeasible(
             f"Of the {what} at most {reached:.1%} can be removed, not {wanted:.1%}.",
@@ -135,8 +141,18 @@ def _chosen(structure: Structure, groups: Sequence[Group], scores: Scores, spec:
     return removed
 
 
+def _about(
+    structure: Structure, groups: Sequence[Group], scores: Scores, spec: StructuredPrune, share: float
+) -> Removed:
+    """About this share of the units, or as many as may go."""
+    wanted = share * sum(len(group.units) for group in groups)
+    limits = Limits(spec.least, spec.round_to)
+    removed = select(groups, scores, limits, structure.count, lambda removed: int(np.count_nonzero(removed)) >= wanted)
+    return most(groups, scores, limits, structure.count) if removed is None else removed
+
+
 def _fitted(
-    model: CompressibleModel, structure: Structure, removed: Removed, rows: Dataset | None, context: Context
+    model: CompressibleModel, structure: Structure, rows: Dataset | None, context: Context, removed: Removed
 ) -> list[tuple[Weight, Floats]]:
     """Weights that read removed units: with zeros there, and fitted to ``rows`` if there are any."""
     gone = {weight.name: removed[columns_of(structure, weight)] for weight in model.weights()}
