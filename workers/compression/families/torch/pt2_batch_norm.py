@@ -7,11 +7,11 @@ from torch.export import ExportedProgram
 
 from workers.compression.families.torch.pt2_modes import epsilon_in_evaluation
 from workers.compression.families.torch.pt2_program import operator_name, placeholders
+from workers.compression.families.torch.pt2_readers import is_transposed
 
 _LAYERS = frozenset({"convolution", "conv1d", "conv2d", "conv3d", "linear"})
 _BIAS = 2
 """Which argument of these operators is the bias."""
-_TRANSPOSED = 6
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ def _pair(norm: torch.fx.Node, names: dict[torch.fx.Node, str], program: Exporte
 def _can_take_a_norm(layer: torch.fx.Node) -> bool:
     """Whether its outputs are the weight's first axis and only the norm reads them."""
     name = operator_name(layer)
-    transposed = name == "convolution" and bool(layer.args[_TRANSPOSED])
     channels_second = name != "linear" or layer.meta["val"].dim() == 2
-    return name in _LAYERS and not transposed and channels_second and len(layer.users) == 1
+    return name in _LAYERS and not is_transposed(layer) and channels_second and len(layer.users) == 1
 
 
 def _result(norm: torch.fx.Node) -> torch.fx.Node | None:

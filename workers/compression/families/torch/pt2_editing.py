@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._subclasses import FakeTensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
@@ -40,6 +40,25 @@ def add_buffer(program: ExportedProgram, name: str, tensor: torch.Tensor) -> tor
         return known[name]
     first = next(iter(known.values()))
     return _add_buffer(program, name, tensor, first)
+
+
+def put_values(program: ExportedProgram, name: str, values: torch.Tensor, node: torch.fx.Node | None) -> None:
+    """Gives a stored tensor values of another shape.
+
+    Args:
+        node: The graph's input for it, if it has one; what reads it has to be computed again.
+    """
+    is_parameter = isinstance(program.state_dict[name], torch.nn.Parameter)
+    program.state_dict[name] = torch.nn.Parameter(values, requires_grad=False) if is_parameter else values
+    if node is not None:
+        node.meta["val"] = node.meta["val"].fake_mode.from_tensor(values, static_shapes=True)
+
+
+def computed_value(node: torch.fx.Node, mode: FakeTensorMode) -> Any:
+    """What an operator gives for what its arguments stand for: tensors without values, and lengths."""
+    values, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+    with mode:
+        return node.target(*values, **options)  # type: ignore[operator]  # nodes of other kinds have no arguments
 
 
 def _add_buffer(program: ExportedProgram, name: str, tensor: torch.Tensor, before: torch.fx.Node) -> torch.fx.Node:

@@ -9,6 +9,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
+from workers.compression.families.torch.pt2_editing import computed_value, put_values
 from workers.compression.families.torch.pt2_layers import PASSING, PRODUCTS, turns
 from workers.compression.families.torch.pt2_program import operator_name, placeholders
 from workers.compression.specs.errors import UnsupportedTechnique
@@ -66,10 +67,7 @@ def with_fresh_head(program: ExportedProgram, classes: int, seed: int, shared: f
     bound = 1 / math.sqrt(max(inputs, 1))
     for name, shape in shapes.items():
         values = torch.empty(shape).uniform_(-bound, bound, generator=generator).to(state[name].dtype)
-        is_parameter = isinstance(state[name], torch.nn.Parameter)
-        state[name] = torch.nn.Parameter(values, requires_grad=False) if is_parameter else values
-        fake = nodes[name].meta["val"].fake_mode
-        nodes[name].meta["val"] = fake.from_tensor(values, static_shapes=True)
+        put_values(made, name, values, nodes[name])
     _renew(made, head, shapes, before, classes)
     return made
 
@@ -165,10 +163,8 @@ def _renew(
             sizes = node.args[1]
             if sizes and sizes[-1] == before:
                 node.args = (node.args[0], [*sizes[:-1], classes])
-        values, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
         try:
-            with node.meta["val"].fake_mode:
-                node.meta["val"] = node.target(*values, **options)
+            node.meta["val"] = computed_value(node, node.meta["val"].fake_mode)
         except _SHAPE_ERRORS as error:
             raise _no_head(f"{node.name} counts on {before} outputs") from error
     rank = head.product.meta["val"].dim()

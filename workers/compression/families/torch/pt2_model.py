@@ -22,7 +22,7 @@ from workers.compression.families.torch.pt2_buffers import SHIFTS_PREFIX, buffer
 from workers.compression.families.torch.pt2_editing import add_buffer, settle, store_as_float
 from workers.compression.families.torch.pt2_head import with_fresh_head
 from workers.compression.families.torch.pt2_notes import NOTES_NAME, Note, encode_notes, read_notes
-from workers.compression.families.torch.pt2_program import memory_of, placeholders, stored_tensors, unshared_tensors
+from workers.compression.families.torch.pt2_program import first_names, memory_of, placeholders, unshared_tensors
 from workers.compression.families.torch.pt2_readers import channel_axis, reader_of, role_of
 from workers.compression.families.torch.pt2_restoring import is_looked_up, store_quantized
 from workers.compression.families.torch.pt2_training import trainable_program
@@ -90,7 +90,7 @@ class Pt2Model(TorchModel):
         return running.count_macs(lambda: self._call(feeds))
 
     def _call(self, feeds: Feeds) -> list[torch.Tensor]:
-        arguments, options = pytree.tree_unflatten(self._flat(feeds), self.program.call_spec.in_spec)
+        arguments, options = pytree.tree_unflatten(self.flat(feeds), self.program.call_spec.in_spec)
         leaves = pytree.tree_leaves(self._opened()(*arguments, **options))
         return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
@@ -100,7 +100,7 @@ class Pt2Model(TorchModel):
             self._module = self.program.module()
         return self._module
 
-    def _flat(self, feeds: Feeds) -> list[Any]:
+    def flat(self, feeds: Feeds) -> list[Any]:
         """One argument per input of the graph."""
         tensors = iter(running.tensors_of(feeds, self.inputs).values())
         return [
@@ -120,7 +120,7 @@ class Pt2Model(TorchModel):
     def watched(self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1) -> tuple[Observe, Entries]:
         """What runs the rows and gives values by node name, and which of them enter the layers of ``weights``."""
         module = self._opened()
-        observe = watched_nodes(module, self._flat, lambda: rows_of(self, dataset, threads))
+        observe = watched_nodes(module, self.flat, lambda: rows_of(self, dataset, threads))
         return observe, graph_entries(module.graph, weights)
 
     @property
@@ -193,13 +193,13 @@ class Pt2Model(TorchModel):
     def trainable(self) -> Trainable:
         """A trainable copy of the network."""
         self._refuse_integers()
-        return trainable_program(self.program, self._first_names(), self.inputs)
+        return trainable_program(self.program, first_names(self.program), self.inputs)
 
     def adopt(self, trained: Trainable) -> None:
         """Takes over what was trained, each tensor in its own type and layout in memory."""
         state = self.program.state_dict
         learned = {**dict(trained.module.named_parameters()), **dict(trained.module.named_buffers())}
-        first = self._first_names()
+        first = first_names(self.program)
         values = {first[stored]: adopted(learned[name], state[stored]) for name, stored in trained.names.items()}
         state.update({name: values[first[name]] for name in state if first[name] in values})
         self._after_change()
@@ -207,7 +207,7 @@ class Pt2Model(TorchModel):
     def with_head(self, classes: tuple[str, ...], seed: int) -> "Pt2Model":
         """The same body under a fresh last layer; the program has no place for the classes' names."""
         self._refuse_integers()
-        first = self._first_names()
+        first = first_names(self.program)
         times = Counter(first.values())
         shared = frozenset(name for name, other in first.items() if times[other] > 1)
         made = Pt2Model(with_fresh_head(self.program, len(classes), seed, shared), 0)
@@ -218,15 +218,6 @@ class Pt2Model(TorchModel):
         quantized = next(iter(self._notes), None)
         if quantized is not None:
             raise quantized_before_training(quantized)
-
-    def _first_names(self) -> dict[str, str]:
-        """The first name of each stored tensor that shows the same memory, by name."""
-        first: dict[tuple[object, ...], str] = {}
-        found = {}
-        for name, tensor in stored_tensors(self.program).items():
-            # Empty tensors all lie at one place and are yet not one.
-            found[name] = first.setdefault(memory_of(tensor), name) if tensor.numel() else name
-        return found
 
     def _tied(self, name: str) -> list[str]:
         place = memory_of(self.program.state_dict[name])

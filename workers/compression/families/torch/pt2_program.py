@@ -59,6 +59,16 @@ def unshared_tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
     return found
 
 
+def first_names(program: ExportedProgram) -> dict[str, str]:
+    """The first name of each stored tensor that shows the same memory, by name."""
+    first: dict[tuple[object, ...], str] = {}
+    found = {}
+    for name, tensor in stored_tensors(program).items():
+        # Empty tensors all lie at one place and are yet not one.
+        found[name] = first.setdefault(memory_of(tensor), name) if tensor.numel() else name
+    return found
+
+
 def memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
     """What tells whether two tensors are the same part of memory."""
     return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)

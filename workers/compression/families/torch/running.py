@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from workers.compression.families.model import Array, Feeds
 from workers.compression.specs.errors import DatasetMismatch, UnsupportedOperator
@@ -39,6 +39,12 @@ def _array(tensor: torch.Tensor) -> Array:
 
 def count_macs(call: Callable[[], Any]) -> int:
     """Multiply-accumulates of matrix products, convolutions and attention in one call."""
-    with FlopCounterMode(display=False) as counter:
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001 - an operator's name
+    # torch counts attention on other devices only.
+    with FlopCounterMode(display=False, custom_mapping={attention: _attention_flops}) as counter:
         outputs_of(call)
     return int(counter.get_total_flops()) // 2
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch's

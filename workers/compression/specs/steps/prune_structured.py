@@ -21,7 +21,7 @@ class StructuredPrune(Step):
     """
 
     summary: ClassVar[str] = "Whole channels, neurons and attention heads go: a smaller dense model, faster everywhere"
-    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX,)
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2)
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
