@@ -1,5 +1,6 @@
 """Pruning while a network trains: how much goes, what stays, and what an interruption changes (nothing)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,23 @@ import torch
 from tests import trained
 from tests.compression.judging import accuracy
 from tests.compression.training.attempts import Attempt, attempt, digits, opened, rows, state
+from workers.compression.context import Context
+from workers.compression.families.weights import as_compressible
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 from workers.compression.specs.messages import Data, DatasetFile, ModelFile
 from workers.compression.specs.pruning_schedule import GradualSchedule, RewindSchedule
 from workers.compression.specs.step import Step
 from workers.compression.specs.steps.finetune import RecoverFinetune
-from workers.compression.specs.steps.prune_weights import MagnitudePrune
+from workers.compression.specs.steps.prune_weights import (
+    FisherPrune,
+    MagnitudePrune,
+    ScheduledPrune,
+    SparseGptPrune,
+    TaylorPrune,
+    WandaPrune,
+)
 from workers.compression.training.masking import GradualMasking
+from workers.compression.training.pruning import prune_while_training
 from workers.compression.training.schedule import Plan
 from workers.compression.training.substitutes import Prunable
 
@@ -25,6 +36,7 @@ SCHEDULES = [
     RewindSchedule(rounds=3, recovery=QUICK.model_copy(update={"max_steps": 4})),
     RewindSchedule(rounds=3, to="values", recovery=QUICK.model_copy(update={"max_steps": 4})),
 ]
+METHODS = (TaylorPrune, FisherPrune, WandaPrune)
 WRITERS = {ModelFormat.ONNX: trained.write_onnx, ModelFormat.PT2: trained.write_pt2}
 
 
@@ -66,6 +78,56 @@ def test_exactly_the_asked_share_goes(
         assert all(int((values == 0).sum()) == round(0.9 * values.numel()) for values in found.values())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_the_asked_share(
+    method: type[ScheduledPrune], model: ModelFile, data: Data, tmp_path: Path
+) -> None:
+    spec = method.model_validate({"sparsity": 0.75, "samples": 16, "schedule": SCHEDULES[0]})
+    found = matrices(attempt(tmp_path / "a", model, (spec,), data))
+
+    total = sum(values.numel() for values in found.values())
+    assert sum(int((values == 0).sum()) for values in found.values()) == round(0.75 * total)
+    if method is WandaPrune:
+        zeros = [(values == 0).sum(dim=1) for values in found.values()]
+        assert all(int(counts.max() - counts.min()) <= 1 for counts in zeros)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_choice_on_a_network_that_stands_still_is_the_choice_without_a_schedule(
+    method: type[ScheduledPrune], program: ModelFile, data: Data, tmp_path: Path
+) -> None:
+    still = RecoverFinetune(max_steps=1, validation=0.0, learning_rate=1e-30, weight_decay=0.0)
+    asked = {"sparsity": 0.5, "samples": 16}
+    scheduled = method.model_validate(asked | {"schedule": RewindSchedule(rounds=1, recovery=still)})
+    one = matrices(attempt(tmp_path / "a", program, (method.model_validate(asked),), data))
+    other = matrices(attempt(tmp_path / "b", program, (scheduled,), data))
+
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_choice_is_made_on_the_network_that_the_training_has_come_to(
+    program: ModelFile, data: Data, tmp_path: Path
+) -> None:
+    learner = opened(program, tmp_path)
+    model = as_compressible(learner)
+    weights = model.weights()
+    seen: list[list[np.ndarray]] = []
+    masks: list[list[np.ndarray]] = [[np.ones(weight.shape, np.bool_) for weight in weights]]
+
+    def choose(candidates: Sequence[np.ndarray], sparsity: float) -> list[np.ndarray]:
+        held = [np.asarray(weight.from_matrix(model.matrix(weight))) for weight in weights]
+        for values, mask, present in zip(candidates, masks[-1], held, strict=True):
+            assert np.array_equal(np.where(mask, values, 0), present)
+        seen.append(held)
+        masks.append([np.abs(values) >= np.quantile(np.abs(values), sparsity) for values in candidates])
+        return masks[-1]
+
+    context = Context(scratch=tmp_path, train=rows(data.train))
+    prune_while_training(learner, weights, 0.5, SCHEDULES[0], choose, context)
+    assert len(seen) > 2
+    assert all(not np.array_equal(first, last) for first, last in zip(seen[0], seen[-1], strict=True))
+
+
 def test_layers_that_are_excluded_train_but_stay_dense(program: ModelFile, data: Data, tmp_path: Path) -> None:
     spec = MagnitudePrune(sparsity=0.9, exclude=("4*",), schedule=SCHEDULES[0])
     before = state(opened(program, tmp_path))
@@ -76,11 +138,18 @@ def test_layers_that_are_excluded_train_but_stay_dense(program: ModelFile, data:
     assert (after["0.weight"] == 0).any()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=["gradual", "rate", "values"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(MagnitudePrune(sparsity=0.9, schedule=schedule) for schedule in SCHEDULES),
+        TaylorPrune(sparsity=0.9, samples=16, schedule=SCHEDULES[0]),
+    ],
+    ids=["gradual", "rate", "values", "taylor"],
+)
 def test_an_interrupted_schedule_ends_with_the_same_bytes(
-    program: ModelFile, data: Data, schedule: GradualSchedule | RewindSchedule, tmp_path: Path
+    program: ModelFile, data: Data, spec: Step, tmp_path: Path
 ) -> None:
-    recipe = (MagnitudePrune(sparsity=0.9, schedule=schedule),)
+    recipe = (spec,)
     whole = attempt(tmp_path / "whole", program, recipe, data, checkpoint_seconds=1e-9)
 
     assert whole.checkpoints[-1].finished
@@ -168,11 +237,16 @@ def test_a_gradual_schedule_beats_pruning_at_once_with_as_much_training(
 def test_a_schedule_needs_a_sparsity_a_model_that_trains_and_rows() -> None:
     with pytest.raises(ValueError, match="a schedule goes with sparsity alone"):
         MagnitudePrune.model_validate({"threshold": 0.1, "schedule": {"kind": "gradual"}})
+    with pytest.raises(ValueError, match="leave fit out"):
+        WandaPrune.model_validate({"sparsity": 0.5, "fit": True, "schedule": {"kind": "gradual"}})
+    with pytest.raises(ValueError, match="schedule"):
+        SparseGptPrune.model_validate({"sparsity": 0.5, "schedule": {"kind": "gradual"}})
     spec = MagnitudePrune(sparsity=0.5, schedule=SCHEDULES[0])
     assert spec.refusal(ModelFormat.SAFETENSORS) is not None
     assert spec.required() == ("train",)
+    assert set(FisherPrune(sparsity=0.5, schedule=SCHEDULES[0]).required()) == {"calibration", "train"}
 
 
-def _largest(importances: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
-    (values,) = importances
+def _largest(candidates: Sequence[np.ndarray], sparsity: float) -> list[np.ndarray]:
+    (values,) = candidates
     return [np.argsort(np.argsort(values, kind="stable")) >= round(sparsity * values.size)]

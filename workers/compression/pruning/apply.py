@@ -7,8 +7,8 @@ import numpy as np
 from workers.compression.context import Context
 from workers.compression.families.weights import CompressibleModel, Floats, Weight, finite_matrix, selected
 from workers.compression.pruning import allocation
-from workers.compression.pruning.criteria import Criterion, Judge
-from workers.compression.pruning.masks import Mask, mask, pooled_masks
+from workers.compression.pruning.criteria import ByScore, Criterion, Judge
+from workers.compression.pruning.masks import Mask, pooled_masks
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.pruning_pattern import Blocks, Pattern, parse
 from workers.compression.specs.steps.prune_weights import WeightPrune
@@ -65,12 +65,12 @@ def prune_weights(
             (weight, criterion.pruned(model.matrix(weight), shares[weight.name], pattern))
             for weight, criterion in judge(weights)
         ]
-        _check_judged([weight for weight, _ in made], weights, context)
+        check_judged([weight for weight, _ in made], weights, context)
         model.replace(made)
         return tell(model, [weight for weight, _ in made], context)
     criteria = {weight.name: criterion for weight, criterion in judge(weights)}
     judged = [weight for weight in weights if weight.name in criteria]
-    _check_judged(judged, weights, context)
+    check_judged(judged, weights, context)
     if spec.max_drop is None and spec.scope == "global" and isinstance(pattern, Blocks):
         scores = [criteria[weight.name].scores(model.matrix(weight)) for weight in judged]
         masks = pooled_masks(scores, spec.sparsity or 0.0, pattern)
@@ -96,18 +96,26 @@ def prune_to(
     return tell(model, weights, context)
 
 
-def chosen_masks(weights: Sequence[Weight], scores: Sequence[Floats], sparsity: float, spec: WeightPrune) -> list[Mask]:
+def chosen_masks(
+    weights: Sequence[Weight],
+    matrices: Sequence[Floats],
+    criteria: Mapping[str, ByScore],
+    sparsity: float,
+    spec: WeightPrune,
+) -> list[Mask]:
     """Which elements stay when scores alone decide, together or each weight for itself, as the step says.
 
     Args:
-        scores: Matrices in the order of ``weights``.
+        matrices: Values of ``weights``.
+        criteria: Of each, by name.
         sparsity: Of all of them, in place of the step's.
     """
     pattern = parse(spec.pattern)
+    paired = list(zip(weights, matrices, strict=True))
     if spec.scope == "global" and isinstance(pattern, Blocks):
-        return pooled_masks(scores, sparsity, pattern)
+        return pooled_masks([criteria[weight.name].scores(own) for weight, own in paired], sparsity, pattern)
     shares = _shares_by_shape(weights, spec.model_copy(update={"sparsity": sparsity}))
-    return [mask(own, shares[weight.name], pattern) for weight, own in zip(weights, scores, strict=True)]
+    return [criteria[weight.name].stays(own, shares[weight.name], pattern) for weight, own in paired]
 
 
 def tell(model: CompressibleModel, weights: Sequence[Weight], context: Context) -> CompressibleModel:
@@ -120,6 +128,24 @@ def tell(model: CompressibleModel, weights: Sequence[Weight], context: Context) 
     else:
         context.warn("Zeros alone do not shrink the file or speed it up: it stores them like any other value.")
     return model
+
+
+def check_judged(judged: Sequence[Weight], weights: Sequence[Weight], context: Context) -> None:
+    """Tells of weights that a method cannot judge.
+
+    Raises:
+        UnsupportedTechnique: It can judge none.
+    """
+    names = {weight.name for weight in judged}
+    left = [weight.layer for weight in weights if weight.name not in names]
+    if not judged:
+        raise UnsupportedTechnique(
+            f"{left[0]} cannot be judged, nor can any other that is selected: {_WHY_NOT}.",
+            hint="Give other calibration rows, or prune by magnitude.",
+        )
+    if left:
+        others = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        context.warn(f"{left[0]}{others} not pruned: {_WHY_NOT}")
 
 
 def _shares_by_shape(weights: Sequence[Weight], spec: WeightPrune) -> allocation.Shares:
@@ -145,16 +171,3 @@ def _shares_by_outputs(
 def _masked(model: CompressibleModel, weights: Sequence[Weight], masks: Sequence[Mask]) -> Iterator[Floats]:
     for weight, stays in zip(weights, masks, strict=True):
         yield np.where(stays, model.matrix(weight), np.float32(0))
-
-
-def _check_judged(judged: Sequence[Weight], weights: Sequence[Weight], context: Context) -> None:
-    names = {weight.name for weight in judged}
-    left = [weight.layer for weight in weights if weight.name not in names]
-    if not judged:
-        raise UnsupportedTechnique(
-            f"{left[0]} cannot be judged, nor can any other that is selected: {_WHY_NOT}.",
-            hint="Give other calibration rows, or prune by magnitude.",
-        )
-    if left:
-        others = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        context.warn(f"{left[0]}{others} not pruned: {_WHY_NOT}")

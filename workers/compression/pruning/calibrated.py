@@ -1,27 +1,32 @@
 """Criteria that go by what enters a layer on the user's rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from workers.compression.context import Context
 from workers.compression.families.weights import CompressibleModel, LayerInputs, Weight
-from workers.compression.pruning.criteria import Criterion, Judge
-from workers.compression.pruning.masks import Floats, mask
+from workers.compression.pruning.criteria import ByScore, Criterion
+from workers.compression.pruning.masks import Floats
 from workers.compression.pruning.second_order import compensated, fitted
 from workers.compression.quantization.rounding import is_usable
 from workers.compression.specs.errors import DatasetMismatch
 from workers.compression.specs.pruning_pattern import Pattern
 from workers.compression.specs.steps.prune_weights import CalibratedPrune
 
+_Chosen = TypeVar("_Chosen", bound=Criterion)
 
-class Wanda:
+
+class Wanda(ByScore):
     """|w| times the norm of the column's inputs, compared within an output (Sun et al., arXiv:2306.11695).
 
     Args:
         inputs: Of the layer.
         fit: Whether what stays is fitted by least squares.
     """
+
+    by_output: ClassVar[bool] = True
 
     def __init__(self, inputs: LayerInputs, *, fit: bool) -> None:
         self._norms = np.sqrt(np.maximum(np.diagonal(inputs.gram), 0))
@@ -32,8 +37,8 @@ class Wanda:
         return np.abs(matrix) * self._norms
 
     def pruned(self, matrix: Floats, sparsity: float, pattern: Pattern) -> Floats:
-        """Each output loses the same share."""
-        stays = mask(self.scores(matrix), sparsity, pattern, by_row=True)
+        """What stays is as it was, or fitted."""
+        stays = self.stays(matrix, sparsity, pattern)
         left = np.where(stays, matrix, np.float32(0))
         return left if self._gram is None else fitted(matrix, left, self._gram, stays)
 
@@ -62,8 +67,8 @@ class SparseGpt:
 
 
 def judging_inputs(
-    model: CompressibleModel, spec: CalibratedPrune, context: Context, criterion: Callable[[LayerInputs], Criterion]
-) -> Judge:
+    model: CompressibleModel, context: Context, spec: CalibratedPrune, criterion: Callable[[LayerInputs], _Chosen]
+) -> Callable[[Sequence[Weight]], Iterator[tuple[Weight, _Chosen]]]:
     """Watches the layers on the calibration rows; weights whose inputs cannot be watched are left out.
 
     Raises:
@@ -74,7 +79,7 @@ def judging_inputs(
         raise DatasetMismatch("This method looks at calibration data; none was given.")
     rows = dataset.limited(spec.samples)
 
-    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, Criterion]]:
+    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, _Chosen]]:
         for done, (weight, inputs) in enumerate(model.layer_inputs(weights, rows, context.threads)):
             if is_usable(inputs):
                 context.progress(done / len(weights), weight.layer)

@@ -11,7 +11,8 @@ from workers.compression.data import Dataset
 from workers.compression.families.model import Model
 from workers.compression.families.trainable import Trainable, as_trainable
 from workers.compression.families.weights import Weight
-from workers.compression.pruning.criteria import Criterion, Judge, Scored
+from workers.compression.pruning.criteria import ByScore, ScoringJudge
+from workers.compression.pruning.masks import Floats
 from workers.compression.specs.errors import DatasetMismatch, NumericalFailure
 from workers.compression.specs.formats import Task
 from workers.compression.specs.steps.prune_weights import GradientPrune
@@ -24,7 +25,26 @@ Order = Literal[1, 2]
 _LABELLED = frozenset({Task.CLASSIFICATION, Task.REGRESSION})
 
 
-def judging_gradients(model: Model, spec: GradientPrune, order: Order, context: Context) -> Judge:
+class ByGradients(ByScore):
+    """How much the rows' loss would change without an element, as far as gradients tell.
+
+    Args:
+        gradients: Sum over the rows of the gradients' magnitudes, or of their squares.
+        order: Which of the two.
+    """
+
+    def __init__(self, gradients: Floats, order: Order) -> None:
+        self._gradients = gradients
+        self._order = order
+
+    def scores(self, matrix: Floats) -> Floats:
+        """|w| times the magnitudes, or w² / 2 times the squares."""
+        if self._order == 1:
+            return np.abs(matrix) * self._gradients
+        return np.float32(0.5) * np.square(matrix) * self._gradients
+
+
+def judging_gradients(model: Model, context: Context, spec: GradientPrune, order: Order) -> ScoringJudge:
     """Differentiates the loss of single rows, or of as many as the network takes at a time.
 
     The loss is that of the labels, or how far the outputs move from what they are. That distance has no gradient where
@@ -48,7 +68,7 @@ def judging_gradients(model: Model, spec: GradientPrune, order: Order, context: 
             hint='Leave "loss" at "outputs".',
         )
 
-    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, Criterion]]:
+    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, ByScore]]:
         learner = as_trainable(model)
         trainable = learner.trainable()
         named = {known: name for name, known in trainable.names.items()}
@@ -60,7 +80,8 @@ def judging_gradients(model: Model, spec: GradientPrune, order: Order, context: 
         sums = _summed(learner, trainable, parameters, dataset.limited(spec.samples), spec.loss, order, context)
         for weight in weights:
             if weight.name in sums:
-                yield weight, Scored(np.asarray(weight.to_matrix(_finite(weight, sums[weight.name])), np.float32))
+                gradients = np.asarray(weight.to_matrix(_finite(weight, sums[weight.name])), np.float32)
+                yield weight, ByGradients(gradients, order)
 
     return judge
 
@@ -74,7 +95,7 @@ def _summed(
     order: Order,
     context: Context,
 ) -> dict[str, torch.Tensor]:
-    """What the rows' gradients come to for each weight, by its name."""
+    """The sum over the rows of the gradients' magnitudes or squares for each weight, by its name."""
     chosen = list(parameters.values())
     sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in chosen]
     objective = plain_objective(trainable, dataset) if loss_of == "labels" else None
@@ -85,10 +106,9 @@ def _summed(
         for done, rows in enumerate(feed.once(dataset, torch.device("cpu"))):
             loss = _loss(Made(tuple(trainable.module(*rows.inputs))), rows, objective, dataset.pooling, random)
             gradients = torch.autograd.grad(loss, chosen, allow_unused=True)
-            for total, parameter, gradient in zip(sums, chosen, gradients, strict=True):
+            for total, gradient in zip(sums, gradients, strict=True):
                 if gradient is not None:
-                    change = gradient.float() * parameter.detach().float()
-                    total.add_(change.abs() if order == 1 else 0.5 * change.square())
+                    total.add_(gradient.float().abs() if order == 1 else gradient.float().square())
             context.progress(done / max(feed.count(dataset), 1), "gradients")
     return dict(zip(parameters, sums, strict=True))
 

@@ -21,14 +21,19 @@ class Schedule(Contract):
 class GradualSchedule(Schedule):
     """Sparsity rises to its final value while the model trains, fast at first (Zhu and Gupta, arXiv:1710.01878).
 
-    Until then a weight that was taken away comes back where others fall below what it was; afterwards what is left
-    trains on.
+    Until then a weight that was taken away comes back where others come to matter less than it would; afterwards what
+    is left trains on.
     """
 
     kind: Literal["gradual"] = "gradual"
     start: float = Field(0.0, ge=0.0, lt=1.0, description="Share of the training after which pruning begins.")
     end: float = Field(0.5, gt=0.0, lt=1.0, description="Share of the training after which the sparsity is reached.")
-    every: int = Field(50, ge=1, le=1_000_000, description="Updates between two choices of the weights that go.")
+    every: int = Field(
+        50,
+        ge=1,
+        le=1_000_000,
+        description="Updates between two choices of the weights that go; each looks at a method's samples anew.",
+    )
 
     @model_validator(mode="after")
     def _starts_before_it_ends(self) -> "GradualSchedule":

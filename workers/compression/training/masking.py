@@ -17,9 +17,9 @@ from workers.compression.training.network import Network
 from workers.compression.training.schedule import Plan
 from workers.compression.training.substitutes import Prunable
 
-Importances = Sequence[npt.NDArray[np.float32]]
-Chooser = Callable[[Importances, float], Sequence[npt.NDArray[np.generic]]]
-"""From the importances of all weights' elements and the share of them that goes, which elements stay."""
+Candidates = Sequence[npt.NDArray[np.float32]]
+Chooser = Callable[[Candidates, float], Sequence[npt.NDArray[np.generic]]]
+"""From the values that all weights would have without masks and the share of them that goes, which elements stay."""
 
 
 class Masking(Protocol):
@@ -52,8 +52,8 @@ class _Masks:
 
     def mask(self, sparsity: float) -> None:
         """Chooses anew."""
-        importances = [weight.importance().cpu().numpy() for weight in self.weights]
-        for weight, mask in zip(self.weights, self.choose(importances, sparsity), strict=True):
+        candidates = [weight.candidates().cpu().numpy() for weight in self.weights]
+        for weight, mask in zip(self.weights, self.choose(candidates, sparsity), strict=True):
             weight.keep(torch.from_numpy(np.ascontiguousarray(mask)))
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from workers.compression.context import Context
 from workers.compression.families.trainable import Trainable, TrainableModel
 from workers.compression.families.weights import Weight
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.pruning_schedule import GradualSchedule, PruningSchedule
 from workers.compression.training import lessons
-from workers.compression.training.masking import Chooser, GradualMasking, Masking, RewindMasking
+from workers.compression.training.masking import Candidates, Chooser, GradualMasking, Masking, RewindMasking
 from workers.compression.training.network import Network
 from workers.compression.training.recovery import course_towards_original
 from workers.compression.training.substitutes import Prunable, Shared, keeping_structure
@@ -29,7 +32,8 @@ def prune_while_training(
         weights: Which may lose elements.
         sparsity: Of all of them together, in the end.
         schedule: When they go, and how the model trains.
-        choose: Which elements stay; importances come in the order of ``weights`` and in the form that is stored.
+        choose: Which elements stay; values come in the order of ``weights`` and in the form that is stored. Meanwhile
+            ``model`` is as the training has made it so far, masks included.
         context: Its ``train`` rows need no labels; ``open_original`` gives the teacher.
 
     Raises:
@@ -42,7 +46,13 @@ def prune_while_training(
     prunable = _prunable(trainable, weights, context)
     network = lessons.structured(trainable, context, instead=prunable)
     course = course_towards_original(model, trainable, rows, spec, spec.teacher, context)
-    masking = _masking(network, list(prunable.values()), sparsity, schedule, choose)
+
+    def choose_by_present(candidates: Candidates, share: float) -> Sequence[npt.NDArray[np.generic]]:
+        network.settle()
+        model.adopt(trainable)
+        return choose(candidates, share)
+
+    masking = _masking(network, list(prunable.values()), sparsity, schedule, choose_by_present)
     lessons.run(model, trainable, network, rows, replace(course, masking=masking), spec, context)
     model.adopt(trainable)
 

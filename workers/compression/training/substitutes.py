@@ -47,6 +47,46 @@ class Shared(nn.Module):
         return torch.where(self.mask, self.values, 0.0)[self.codes]
 
 
+class Codebook(nn.Module):
+    """A few values that learn; zero stays zero."""
+
+    mask: torch.Tensor
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values.detach().clone())
+        self.register_buffer("mask", values != 0, persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        """The values."""
+        return torch.where(self.mask, self.values, 0.0)
+
+
+class Coded(nn.Module):
+    """A weight whose elements are values of a codebook times scales; both learn, which element has which does not.
+
+    Args:
+        book: May be that of other weights too: its gradient is then the sum over all of them.
+        codes: Places in it, in the weight's shape.
+        scales: The weight's own.
+        scale_codes: Places in these, in the weight's shape.
+    """
+
+    codes: torch.Tensor
+    scale_codes: torch.Tensor
+
+    def __init__(self, book: Codebook, codes: torch.Tensor, scales: Codebook, scale_codes: torch.Tensor) -> None:
+        super().__init__()
+        self.book, self.scales = book, scales
+        self.register_buffer("codes", codes.to(torch.int32), persistent=False)
+        self.register_buffer("scale_codes", scale_codes.to(torch.int32), persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        """The weight."""
+        values: torch.Tensor = self.book()[self.codes] * self.scales()[self.scale_codes]
+        return values
+
+
 class Prunable(nn.Module):
     """A weight of which a mask lets through what stays; which elements those are may change between updates.
 
@@ -71,9 +111,9 @@ class Prunable(nn.Module):
         return torch.where(self.mask, self.values, 0.0)
 
     @torch.no_grad()
-    def importance(self) -> torch.Tensor:
-        """Each element's magnitude, those of masked ones too; 0 where it may not come back."""
-        return torch.where(self.open, self.values.abs(), 0.0)
+    def candidates(self) -> torch.Tensor:
+        """Each element's value, that of masked ones as if they came back; 0 where they may not."""
+        return torch.where(self.open, self.values, 0.0)
 
     @torch.no_grad()
     def keep(self, mask: torch.Tensor) -> None:

@@ -125,30 +125,23 @@ class WeightPrune(Step):
         return None
 
 
-class MagnitudePrune(WeightPrune):
-    """The weights of smallest absolute value become zero (Han et al., arXiv:1506.02626)."""
+class ScheduledPrune(WeightPrune):
+    """What the methods have in common that can go on judging weights while the model trains.
 
-    summary: ClassVar[str] = "Weights of smallest magnitude become zero, globally or per layer"
-    formats: ClassVar[tuple[ModelFormat, ...]] = (*NETWORK_FORMATS, *TENSOR_FORMATS)
-    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
-    default: ClassVar[bool] = True
+    At every choice weights are judged as they are by then, those that were taken away before by the values that they
+    had: they may come back.
+    """
 
-    method: Literal["magnitude"] = "magnitude"
-    threshold: float | None = Field(
-        None, gt=0.0, le=1e30, description="Instead of sparsity: weights whose absolute value is below it become zero."
-    )
     schedule: PruningSchedule | None = Field(
         None, description="The model trains while the sparsity is reached; by default all goes at once, untrained."
     )
 
     @model_validator(mode="after")
-    def _schedules_know_where_they_end(self) -> "MagnitudePrune":
+    def _schedules_know_where_they_end(self) -> Self:
         if self.schedule is not None and self.sparsity is None:
             raise ValueError("a schedule goes with sparsity alone")
         if self.schedule is not None and (_groups(self.pattern) or self.allocation == "sensitivity"):
             raise ValueError("a schedule goes with no N:M pattern and no allocation by sensitivity")
-        if self.threshold is not None and self.pattern != "unstructured":
-            raise ValueError("a threshold goes with the unstructured pattern")
         return self
 
     def required(self) -> tuple[Need, ...]:
@@ -162,6 +155,26 @@ class MagnitudePrune(WeightPrune):
         return super().refusal(model_format)
 
 
+class MagnitudePrune(ScheduledPrune):
+    """The weights of smallest absolute value become zero (Han et al., arXiv:1506.02626)."""
+
+    summary: ClassVar[str] = "Weights of smallest magnitude become zero, globally or per layer"
+    formats: ClassVar[tuple[ModelFormat, ...]] = (*NETWORK_FORMATS, *TENSOR_FORMATS)
+    families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK, Family.TENSORS)
+    default: ClassVar[bool] = True
+
+    method: Literal["magnitude"] = "magnitude"
+    threshold: float | None = Field(
+        None, gt=0.0, le=1e30, description="Instead of sparsity: weights whose absolute value is below it become zero."
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_are_of_single_weights(self) -> "MagnitudePrune":
+        if self.threshold is not None and self.pattern != "unstructured":
+            raise ValueError("a threshold goes with the unstructured pattern")
+        return self
+
+
 class CalibratedPrune(WeightPrune):
     """What the methods that look at data have in common."""
 
@@ -170,7 +183,7 @@ class CalibratedPrune(WeightPrune):
     samples: int = Field(128, ge=1, le=100_000, description="Rows that are looked at.")
 
 
-class WandaPrune(CalibratedPrune):
+class WandaPrune(CalibratedPrune, ScheduledPrune):
     """Weights are judged by |w| times the norm of what enters them, output by output (arXiv:2306.11695)."""
 
     summary: ClassVar[str] = "Weights that matter least for what enters their layer become zero (Wanda)"
@@ -181,9 +194,19 @@ class WandaPrune(CalibratedPrune):
         False, description="What stays of each output is fitted to the layer's old outputs by least squares."
     )
 
+    @model_validator(mode="after")
+    def _training_fits_by_itself(self) -> "WandaPrune":
+        if self.schedule is not None and self.fit:
+            raise ValueError("a schedule trains what stays: leave fit out")
+        return self
+
 
 class SparseGptPrune(CalibratedPrune):
-    """Weights go column by column, and what that does to the layer's outputs is made up for (arXiv:2301.00774)."""
+    """Weights go column by column, and what that does to the layer's outputs is made up for (arXiv:2301.00774).
+
+    There is no schedule: weights go for good, since those that stay are changed to make up for them, which training
+    does anyway. What is pruned so can be trained afterwards by ``finetune.recover``.
+    """
 
     summary: ClassVar[str] = "Weights become zero while those that stay make up for them (SparseGPT)"
 
@@ -194,7 +217,7 @@ class SparseGptPrune(CalibratedPrune):
     )
 
 
-class GradientPrune(CalibratedPrune):
+class GradientPrune(CalibratedPrune, ScheduledPrune):
     """What the methods that go by gradients have in common."""
 
     samples: int = Field(512, ge=1, le=100_000, description="Rows that gradients are computed for.")

@@ -7,10 +7,11 @@ import numpy as np
 from workers.compression.context import Context
 from workers.compression.families.model import Model
 from workers.compression.families.weights import CompressibleModel, Floats, Weight, as_compressible
-from workers.compression.pruning.apply import prunable_weights, prune_weights, tell
+from workers.compression.pruning.apply import prunable_weights, tell
 from workers.compression.pruning.criteria import magnitudes
 from workers.compression.registry import implements
 from workers.compression.specs.steps.prune_weights import MagnitudePrune
+from workers.compression.techniques.prune.judging import prune_judged
 
 
 @implements(MagnitudePrune)
@@ -18,15 +19,10 @@ def prune_by_magnitude(model: Model, spec: MagnitudePrune, context: Context) -> 
     """Zeroes the smallest weights of the selected layers in place; biases and norms are left alone."""
     model = as_compressible(model)
     weights = prunable_weights(model, spec)
-    if spec.schedule is not None:
-        # Only schedules train, and so need torch.
-        from workers.compression.techniques.prune.scheduled import prune_on_schedule  # noqa: PLC0415
-
-        return prune_on_schedule(model, weights, spec, spec.schedule, context)
     if spec.threshold is not None:
         model.replace(_above(model, weights, spec.threshold))
         return tell(model, weights, context)
-    return prune_weights(model, weights, spec, magnitudes, context)
+    return prune_judged(model, weights, spec, lambda _model, _context: magnitudes, context)
 
 
 def _above(model: CompressibleModel, weights: Sequence[Weight], threshold: float) -> Iterator[tuple[Weight, Floats]]:

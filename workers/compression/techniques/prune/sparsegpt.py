@@ -16,5 +16,5 @@ def prune_by_sparsegpt(model: Model, spec: SparseGptPrune, context: Context) -> 
     """Changes weights in place; embedding tables stay, for nothing is multiplied with them."""
     model = as_compressible(model)
     weights = prunable_weights(model, spec, tables=False)
-    judge = judging_inputs(model, spec, context, partial(SparseGpt, fit=spec.fit))
+    judge = judging_inputs(model, context, spec, partial(SparseGpt, fit=spec.fit))
     return prune_weights(model, weights, spec, judge, context)

@@ -1,12 +1,15 @@
 """Pruning by the loss that each weight costs to first order, on every kind of network."""
 
+from functools import partial
+
 from workers.compression.context import Context
 from workers.compression.families.model import Model
 from workers.compression.families.weights import as_compressible
-from workers.compression.pruning.apply import prunable_weights, prune_weights
+from workers.compression.pruning.apply import prunable_weights
 from workers.compression.pruning.gradients import judging_gradients
 from workers.compression.registry import implements
 from workers.compression.specs.steps.prune_weights import TaylorPrune
+from workers.compression.techniques.prune.judging import prune_judged
 
 
 @implements(TaylorPrune)
@@ -14,4 +17,4 @@ def prune_by_taylor(model: Model, spec: TaylorPrune, context: Context) -> Model:
     """Zeroes weights in place; embedding tables stay unless the step names them."""
     model = as_compressible(model)
     weights = prunable_weights(model, spec, tables=False)
-    return prune_weights(model, weights, spec, judging_gradients(model, spec, 1, context), context)
+    return prune_judged(model, weights, spec, partial(judging_gradients, spec=spec, order=1), context)
