@@ -49,13 +49,17 @@ def cnn() -> nn.Module:
 def trained(kind: str) -> nn.Module:
     """The ``mlp`` or ``cnn`` after a few seconds of training; the same weights in every run on one machine."""
     torch.manual_seed(0)
+    return fitted(mlp() if kind == "mlp" else cnn(), kind)
+
+
+def fitted(network: nn.Module, kind: str, epochs: int = 25) -> nn.Module:
+    """A network after some epochs on rows as ``mlp`` or ``cnn`` takes them."""
     torch.set_num_threads(1)
-    network = mlp() if kind == "mlp" else cnn()
     images, _, labels, _ = digits_split()
     inputs = torch.from_numpy(images if kind == "mlp" else images.reshape(-1, 1, 8, 8))
     targets = torch.from_numpy(labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    for epoch in range(25):
+    for epoch in range(epochs):
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(epoch))
         for rows in order.split(64):
             optimizer.zero_grad()
@@ -89,8 +93,13 @@ def write_onnx(kind: str, path: Path) -> Path:
 
 def write_pt2(kind: str, path: Path) -> Path:
     """The trained network as a ``torch.export`` archive with a symbolic batch axis."""
+    return write_program(trained(kind), kind, path)
+
+
+def write_program(network: nn.Module, kind: str, path: Path) -> Path:
+    """A network that takes rows as ``mlp`` or ``cnn`` does, likewise."""
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
-    torch.export.save(torch.export.export(trained(kind), (example_input(kind),), dynamic_shapes=shapes), path)
+    torch.export.save(torch.export.export(network, (example_input(kind),), dynamic_shapes=shapes), path)
     return path
 
 

@@ -74,3 +74,16 @@ def test_numbers_of_units_do_not_depend_on_the_order_of_statements() -> None:
             relations.link(axes[one], axes[two])
 
     np.testing.assert_array_equal(first.units(), second.units())
+
+
+def test_of_queries_keys_and_values_made_together_a_head_goes_from_all_three() -> None:
+    relations = Relations()
+    made = relations.fresh(24)
+
+    kinds, heads, inside = relations.reshaped((made,), (3, 4, 2))
+    relations.lock(kinds)
+    units = relations.units()
+
+    np.testing.assert_array_equal(units[made], np.tile(np.repeat(units[heads], 2), 3))
+    assert FIXED not in units[heads]
+    assert not units[np.concatenate([kinds, inside])].any()

@@ -7,7 +7,7 @@ to single channels, so that concatenations, splits and heads need no rules beyon
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ class Relations:
     def __init__(self) -> None:
         self._count = 1
         self._links: list[tuple[Elements, Elements]] = []
+        self._cuts: list[tuple[Elements, list[Elements]]] = []
+        self._locked: set[int] = set()
 
     def fresh(self, size: int) -> Elements:
         """An axis of which nothing is known yet; one of length 1 is fixed, for nothing would be left of it."""
@@ -55,17 +57,29 @@ class Relations:
         """Elements that have to stay."""
         for axis in axes:
             self._links.append((axis, np.zeros_like(axis)))
+            self._locked.update(axis[:1].tolist())
 
     def units(self) -> Elements:
         """The unit of each element number; 0 is what stays, other units count up from 1 in order of their numbers."""
-        first = np.concatenate([link[0] for link in self._links] or [np.zeros(0, np.int64)])
-        second = np.concatenate([link[1] for link in self._links] or [np.zeros(0, np.int64)])
+        links = [*self._links, *(link for cut in self._cuts for link in self._of_cut(*cut))]
+        first = np.concatenate([link[0] for link in links] or [np.zeros(0, np.int64)])
+        second = np.concatenate([link[1] for link in links] or [np.zeros(0, np.int64)])
         shape = (self._count, self._count)
         graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=shape)
         labels = connected_components(graph, directed=False)[1]
         _, places, numbers = np.unique(labels, return_index=True, return_inverse=True)
         order = np.argsort(np.argsort(places))
         return np.asarray(order[numbers], np.int64)
+
+    def _of_cut(self, whole: Elements, parts: Sequence[Elements]) -> Iterator[tuple[Elements, Elements]]:
+        """What an axis cut into ``parts`` relates: the outermost one that no operator locks itself may be removed."""
+        free = [place for place, part in enumerate(parts) if part[0] not in self._locked]
+        chosen = free[0] if free else 0
+        shape = [1] * len(parts)
+        shape[chosen] = -1
+        laid_out = np.broadcast_to(parts[chosen].reshape(shape), [len(part) for part in parts])
+        yield whole, laid_out.reshape(-1)
+        yield from ((part, np.zeros_like(part)) for place, part in enumerate(parts) if place != chosen)
 
     def broadcast(self, operands: Sequence[Axes]) -> Axes:
         """The axes of an elementwise result: operands are aligned at the end, axes of length 1 are repeated."""
@@ -92,8 +106,9 @@ class Relations:
     def reshaped(self, axes: Axes, shape: Sequence[int]) -> Axes:
         """The axes of a tensor's elements read in the same order in another shape.
 
-        Of an axis cut in two, and of two made one, the outer part can be removed (a head with all it consists of, a
-        channel with all its pixels), the inner one stays. Lengths of 1 do not count.
+        Of an axis cut into several, and of several made one, the outer part can be removed (a head with all it consists
+        of, a channel with all its pixels), the inner ones stay. Of one cut where the outer part has to stay (queries,
+        keys and values in one weight), it is the next one. Lengths of 1 do not count.
         """
         result: list[Elements] = list(fixed(shape))
         for inner, outer in _segments(sizes(axes), shape):
@@ -102,8 +117,9 @@ class Relations:
             if len(old) == 1 and len(new) == 1:
                 result[new[0]] = old[0]
             elif len(old) == 1 and new:
-                result[new[0]] = self.fresh(shape[new[0]])
-                self.link(old[0], np.repeat(result[new[0]], len(old[0]) // shape[new[0]]))
+                for place in new:
+                    result[place] = self.fresh(shape[place])
+                self._cuts.append((old[0], [result[place] for place in new]))
             elif len(new) == 1 and old:
                 result[new[0]] = np.repeat(old[0], shape[new[0]] // len(old[0]))
                 self.lock(*old[1:])
