@@ -1,4 +1,4 @@
-"""The evidence's row of pruning whole channels."""
+"""The evidence's rows of pruning whole channels."""
 
 import copy
 from pathlib import Path
@@ -14,12 +14,17 @@ MACS = 0.4
 STRUCTURED: dict[str, Any] = {"technique": "prune", "method": "structured", "macs": MACS}
 
 
-def torch_pruning_alone(subject: peers.Subject) -> peers.Figures:
-    """torch-pruning's group norms, global, without training afterwards, exported to ONNX."""
-    network = structured_peers.pruned(copy.deepcopy(trained.trained("cnn")), trained.example_input("cnn"), MACS)
+def _pruned() -> torch.nn.Module:
+    """By torch-pruning's group norms, global, without training afterwards."""
+    network = copy.deepcopy(trained.trained("cnn"))
+    return structured_peers.pruned(network, trained.example_input("cnn"), MACS).eval()
+
+
+def torch_pruning_onnx(subject: peers.Subject) -> peers.Figures:
+    """torch-pruning's network, exported to ONNX."""
     sizes = ({0: torch.export.Dim("batch")},)
     program = torch.onnx.export(
-        network.eval(), (trained.example_input("cnn"),), dynamo=True, input_names=["input"],
+        _pruned(), (trained.example_input("cnn"),), dynamo=True, input_names=["input"],
         output_names=["logits"], dynamic_shapes=sizes, verbose=False,
     )  # fmt: skip
     if program is None:
@@ -28,8 +33,17 @@ def torch_pruning_alone(subject: peers.Subject) -> peers.Figures:
     return peers.judged(subject, subject.folder / "peer.onnx")
 
 
+def torch_pruning_program(subject: peers.Subject) -> peers.Figures:
+    """torch-pruning's network, exported by torch."""
+    return peers.judged(subject, trained.write_program(_pruned(), "cnn", subject.folder / "peer.pt2"))
+
+
 def _cnn(folder: Path) -> Path:
     return trained.write_onnx("cnn", folder / "digits_cnn.onnx")
+
+
+def _program(folder: Path) -> Path:
+    return trained.write_pt2("cnn", folder / "digits_cnn.pt2")
 
 
 def _data(folder: Path) -> Path:
@@ -39,6 +53,10 @@ def _data(folder: Path) -> Path:
 ROWS = (
     Row(
         STRUCTURED, f"{CNN}, ONNX", _cnn, DIGITS, _data, "accuracy",
-        "torch-pruning GroupMagnitudeImportance, same MACs, no training after either", torch_pruning_alone,
+        "torch-pruning GroupMagnitudeImportance, same MACs, no training after either", torch_pruning_onnx,
+    ),
+    Row(
+        STRUCTURED, f"{CNN}, pt2", _program, DIGITS, _data, "accuracy",
+        "torch-pruning GroupMagnitudeImportance, same MACs, no training after either", torch_pruning_program,
     ),
 )  # fmt: skip
