@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 
 from workers.compression.families.trainable import Trainable
-from workers.compression.training.substitutes import Masked, Shared
+from workers.compression.training.substitutes import Codebook, Masked, Shared
 
 
 class Network(nn.Module):
@@ -57,7 +57,7 @@ class Network(nn.Module):
 
     def count(self) -> int:
         """Values that learn at present; zeros that stay are not counted."""
-        keepers = (module for module in self.substitutes.modules() if isinstance(module, Masked | Shared))
+        keepers = (module for module in self.substitutes.modules() if isinstance(module, Masked | Shared | Codebook))
         fixed = sum(int((~module.mask).sum()) for module in keepers)
         return sum(parameter.numel() for parameter in self.learning().values()) - fixed
 

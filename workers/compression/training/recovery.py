@@ -3,6 +3,10 @@
 Zeros, shared values and ties hold to the last bit afterwards, because what learns are the values that are there.
 """
 
+from collections.abc import Callable, Mapping
+
+import torch
+
 from workers.compression.context import Context
 from workers.compression.families.trainable import Trainable, TrainableModel
 from workers.compression.specs.errors import DatasetMismatch
@@ -16,20 +20,27 @@ from workers.compression.training.objectives import Labelled, Mixed, Objective
 from workers.compression.training.teaching import follow_outputs
 
 
-def recover(model: TrainableModel, spec: RecoverFinetune, context: Context) -> Trained:
+def recover(
+    model: TrainableModel,
+    spec: RecoverFinetune,
+    context: Context,
+    instead: Callable[[Trainable], Mapping[str, torch.nn.Module]] | None = None,
+) -> Trained:
     """Trains ``model`` in place towards the labels and the job's original.
 
     Args:
         model: Compressed; its exact zeros in matrices, its shared values and ties stay.
         spec: How long, how fast, and how much the original counts against the labels.
         context: Its ``train`` rows need no labels; ``open_original`` gives the teacher.
+        instead: Modules that compute some of the weights, by the trainable module's name; by default what keeps the
+            zeros and shared values that a weight has.
 
     Raises:
         DatasetMismatch: There are neither labels nor an original.
     """
     rows = lessons.training_rows(spec, context)
     trainable = model.trainable()
-    network = lessons.structured(trainable, context, always=True)
+    network = lessons.structured(trainable, context, always=True, instead=instead(trainable) if instead else None)
     course = course_towards_original(model, trainable, rows, spec, spec.teacher, context)
     trained = lessons.run(model, trainable, network, rows, course, spec, context)
     model.adopt(trainable)

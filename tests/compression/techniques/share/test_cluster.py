@@ -11,7 +11,10 @@ import safetensors.torch
 import torch
 
 from tests import trained
+from tests.compression.judging import cosine, logits
+from tests.compression.training.attempts import attempt, opened
 from workers.compression.context import Context
+from workers.compression.data import Dataset
 from workers.compression.families.tensors.safetensors_file import open_model as open_safetensors
 from workers.compression.families.weights import CompressibleModel, as_compressible
 from workers.compression.quantization.blocks import Blocks
@@ -19,8 +22,13 @@ from workers.compression.quantization.kmeans import Clustering, cluster
 from workers.compression.quantization.shared_kmeans import coded_by, shared_codebook
 from workers.compression.registry import family, handler_for
 from workers.compression.specs.errors import NumericalFailure
-from workers.compression.specs.formats import ModelFormat
+from workers.compression.specs.formats import DatasetFormat, ModelFormat
+from workers.compression.specs.messages import Data, DatasetFile, ModelFile
+from workers.compression.specs.steps.finetune import RecoverFinetune
+from workers.compression.specs.steps.prune_weights import MagnitudePrune
 from workers.compression.specs.steps.share import ClusterShare
+
+Digits = Callable[..., Dataset]
 
 
 def tensors_file(path: Path) -> Path:
@@ -171,3 +179,63 @@ def test_a_weight_that_holds_nan_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(NumericalFailure, match=r"2\.weight"):
         handler_for(ClusterShare, ModelFormat.SAFETENSORS)(model, ClusterShare(), Context(scratch=tmp_path))
+
+
+@pytest.fixture(scope="module")
+def training_data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    path = trained.write_npz("mlp", tmp_path_factory.mktemp("rows") / "train.npz", train=True)
+    return Data(train=DatasetFile(path=str(path), format=DatasetFormat.NPZ))
+
+
+@pytest.mark.parametrize("model_format", [ModelFormat.ONNX, ModelFormat.PT2])
+def test_a_trained_codebook_regains_what_two_bits_lost_and_stays_one(
+    model_format: ModelFormat, training_data: Data, digits: Digits, tmp_path: Path
+) -> None:
+    model = ModelFile(path=str(FILES[model_format](tmp_path / "upload")), format=model_format)
+    recovery = RecoverFinetune(epochs=4.0, learning_rate=1e-2, teacher=1.0)
+    untrained = attempt(tmp_path / "a", model, [ClusterShare(bits=2)], Data())
+    learnt, again = (
+        attempt(tmp_path / name, model, [ClusterShare(bits=2, recovery=recovery)], training_data) for name in "bc"
+    )
+
+    assert learnt.sha256 == again.sha256
+    assert learnt.artifact.stat().st_size <= untrained.artifact.stat().st_size
+    exact, before, after = (
+        logits(one, digits("mlp")) for one in (opened(model, tmp_path), untrained.open(), learnt.open())
+    )
+    assert 1.0 - cosine(exact, after) < 0.5 * (1.0 - cosine(exact, before))
+    assert "3 of 3 weights" in learnt.made.steps[0].changed
+
+
+def test_an_interrupted_training_of_a_shared_codebook_ends_with_the_same_bytes(
+    training_data: Data, tmp_path: Path
+) -> None:
+    model = ModelFile(path=str(FILES[ModelFormat.PT2](tmp_path / "upload")), format=ModelFormat.PT2)
+    recipe = [ClusterShare(bits=3, recovery=RecoverFinetune(max_steps=6))]
+    whole = attempt(tmp_path / "whole", model, recipe, training_data, checkpoint_seconds=1e-9)
+    again = attempt(tmp_path / "again", model, recipe, training_data, checkpoints=(whole.checkpoints[2],))
+
+    assert f"going on after update {whole.checkpoints[2].update}" in again.logs
+    assert again.sha256 == whole.sha256
+
+
+def test_elements_keep_sharing_the_values_that_learn(training_data: Data, tmp_path: Path) -> None:
+    """Pruned weights stay zero, and every output's values are multiples of the codebook's by one scale."""
+    model = ModelFile(path=str(FILES[ModelFormat.PT2](tmp_path / "upload")), format=ModelFormat.PT2)
+    recipe = [MagnitudePrune(sparsity=0.5), ClusterShare(bits=3, recovery=RecoverFinetune(max_steps=20))]
+    made = attempt(tmp_path / "a", model, recipe, training_data)
+    state = torch.export.load(made.artifact).state_dict
+    (book,) = {tuple(tensor.flatten().tolist()) for name, tensor in state.items() if name.endswith("codebook")}
+
+    assert 0.0 in book
+    assert len(book) <= 8
+    pruned = as_compressible(attempt(tmp_path / "b", model, recipe[:1], training_data).open())
+    zeros = {layer.name: layer.nonzero for layer in pruned.stored_layers()}
+    assert {layer.name: layer.nonzero for layer in made.open().stored_layers()} == zeros
+
+
+@pytest.mark.parametrize("model_format", [ModelFormat.SAFETENSORS, ModelFormat.TORCH_STATE_DICT])
+def test_bare_tensors_do_not_learn(model_format: ModelFormat) -> None:
+    assert ClusterShare(recovery=RecoverFinetune()).refusal(model_format)
+    assert ClusterShare().refusal(model_format) is None
+    assert ClusterShare(recovery=RecoverFinetune()).required() == ("train",)

@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from workers.compression.specs.formats import NETWORK_FORMATS, TENSOR_FORMATS, Family, ModelFormat
-from workers.compression.specs.step import Step
+from workers.compression.specs.step import Need, Step
+from workers.compression.specs.steps.finetune import RecoverFinetune
 from workers.compression.specs.steps.quantize import Globs
 
 
@@ -53,3 +54,18 @@ class ClusterShare(Step):
     )
     include: Globs = Field((), description="Only layers whose name matches one of these globs.")
     exclude: Globs = Field((), description="Never layers whose name matches one of these globs.")
+    recovery: RecoverFinetune | None = Field(
+        None,
+        description="Trains the codebook's values and the scales afterwards, as finetune.recover does; needs training "
+        "data.",
+    )
+
+    def required(self) -> tuple[Need, ...]:
+        """Data where values learn."""
+        return self.recovery.required() if self.recovery else ()
+
+    def refusal(self, model_format: ModelFormat) -> str | None:
+        """Bare tensors cannot be trained."""
+        if model_format in TENSOR_FORMATS and self.recovery is not None:
+            return f"A {model_format.value} model cannot be trained: leave recovery out."
+        return None

@@ -25,14 +25,42 @@ SMALLEST = 1024
 
 
 def cluster_together(model: Model, spec: ClusterShare, context: Context) -> CompressibleModel:
-    """Stores the selected weights as codes into one codebook.
+    """Stores the selected weights as codes into one codebook; see ``coded``."""
+    model = as_compressible(model)
+    large = large_weights(model)
+    done = 0
+
+    def counted() -> Iterator[tuple[Weight, WeightForm]]:
+        nonlocal done
+        for made in coded(model, spec, context):
+            done += 1
+            yield made
+
+    model.store(counted())
+    summarize(done, large, spec, context)
+    return model
+
+
+def large_weights(model: CompressibleModel) -> int:
+    """How many weights are worth storing as codes."""
+    return len(selected(model, (), (), SMALLEST)[0])
+
+
+def summarize(done: int, large: int, spec: ClusterShare, context: Context) -> None:
+    """Says what was done."""
+    context.changed(
+        f"{done} of {large} weights of at least {SMALLEST:,} values stored as {spec.bits}-bit codes into one codebook"
+    )
+
+
+def coded(model: CompressibleModel, spec: ClusterShare, context: Context) -> Iterator[tuple[Weight, CodebookWeight]]:
+    """Codes, scales and the one codebook of the selected weights, one after the other; tells of those that stay.
 
     Raises:
         UnsupportedTechnique: No weight is selected.
         NumericalFailure: A weight holds NaN or infinity.
     """
-    model = as_compressible(model)
-    large, chosen = selected(model, spec.include, spec.exclude, SMALLEST)
+    _, chosen = selected(model, spec.include, spec.exclude, SMALLEST)
     chosen = [weight for weight in chosen if _pays(weight, spec, context)]
     if not chosen:
         raise UnsupportedTechnique(
@@ -40,7 +68,6 @@ def cluster_together(model: Model, spec: ClusterShare, context: Context) -> Comp
         )
     wanted = Clustering(spec.bits, seed=context.seed)
     book = shared_codebook(((finite_matrix(model, weight), _length(weight, spec)) for weight in chosen), wanted)
-    done = 0
 
     def make(weight: Weight) -> CodebookWeight | None:
         form = coded_by(model.matrix(weight), _length(weight, spec), book, wanted)
@@ -50,18 +77,11 @@ def cluster_together(model: Model, spec: ClusterShare, context: Context) -> Comp
             return None
         return form
 
-    def counted() -> Iterator[tuple[Weight, WeightForm]]:
-        nonlocal done
-        for made in resumed(chosen, make, spec, context):
-            done += 1
-            yield made
-
-    model.store(counted())
-    context.changed(
-        f"{done} of {len(large)} weights of at least {SMALLEST:,} values stored as {spec.bits}-bit codes into one "
-        f"codebook of {book.size} values"
-    )
-    return model
+    # Where training follows, the step's checkpoints are the training's.
+    made = resumed(chosen, make, spec, context) if spec.recovery is None else ((found, make(found)) for found in chosen)
+    for weight, form in made:
+        if isinstance(form, CodebookWeight):
+            yield weight, form
 
 
 def _length(weight: Weight, spec: ClusterShare) -> int:
