@@ -18,7 +18,7 @@ from workers.compression.families.torch.pt2 import open_model
 from workers.compression.families.torch.pt2_model import Pt2Model
 from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.steps.prune_structured import StructuredPrune
-from workers.compression.techniques.prune.structured.torch import prune_program
+from workers.compression.techniques.prune.structured.torch import prune_network
 
 Digits = Callable[..., Dataset]
 
@@ -72,7 +72,7 @@ def opened(kind: str, folder: Path) -> Pt2Model:
 
 def pruned(kind: str, digits: Digits, folder: Path, **fields: object) -> Pt2Model:
     context = Context(scratch=folder, calibration=digits("cnn", train=True))
-    model = prune_program(opened(kind, folder), StructuredPrune.model_validate(fields), context)
+    model = prune_network(opened(kind, folder), StructuredPrune.model_validate(fields), context)
     assert isinstance(model, Pt2Model)
     return model
 

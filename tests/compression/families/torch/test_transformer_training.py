@@ -1,4 +1,3 @@
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
 
+from tests.compression.families.torch.small_transformers import DEPTH, write_small
 from tests.e2e import tiny_bert
 from workers.compression.context import Context
 from workers.compression.families.torch import huggingface
@@ -19,19 +19,6 @@ from workers.compression.specs.errors import UnsupportedTechnique
 from workers.compression.specs.formats import ModelFormat
 from workers.compression.specs.steps.quantize import DynamicQuantize, Float16Quantize
 
-DEPTH = 2
-SMALL = {
-    **dict.fromkeys(("hidden_size", "dim", "n_embd", "embedding_size"), 32),
-    **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), DEPTH),
-    **dict.fromkeys(("num_attention_heads", "n_heads", "n_head", "num_key_value_heads"), 4),
-    **dict.fromkeys(("intermediate_size", "hidden_dim"), 48),
-    **dict.fromkeys(("max_position_embeddings", "n_positions"), 40),
-    **dict.fromkeys(("bos_token_id", "cls_token_id"), 1),
-    **dict.fromkeys(("eos_token_id", "sep_token_id"), 2),
-    "vocab_size": 96,
-    "head_dim": 8,
-    "pad_token_id": 0,
-}
 SERVED = list(ARCHITECTURES.values())
 BODIES = [served for served in SERVED if not served.class_name.endswith("TokenClassification")]
 Open = Callable[..., TransformerModel]
@@ -47,16 +34,7 @@ def small(tmp_path: Path, context: Context) -> Open:
     """An opened model of a served class, with fresh weights; ``files`` lie beside them."""
 
     def make(architecture: Architecture, *, files: dict[str, Any] | None = None, **entries: Any) -> TransformerModel:
-        torch.manual_seed(0)
-        served = architecture.load_class()
-        declared = served.config_class.__annotations__
-        values = {key: value for key, value in (SMALL | entries).items() if key in declared}
-        served(served.config_class(**values)).save_pretrained(tmp_path / "saved")
-        for name, content in (files or {}).items():
-            (tmp_path / "saved" / name).write_text(json.dumps(content))
-        with zipfile.ZipFile(tmp_path / "upload.zip", "w") as made:
-            for path in sorted((tmp_path / "saved").iterdir()):
-                made.write(path, path.name)
+        write_small(architecture, tmp_path / "upload.zip", files=files, **entries)
         return huggingface.open_model(tmp_path / "upload.zip", context)
 
     return make

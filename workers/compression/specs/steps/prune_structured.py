@@ -21,7 +21,7 @@ class StructuredPrune(Step):
     """
 
     summary: ClassVar[str] = "Whole channels, neurons and attention heads go: a smaller dense model, faster everywhere"
-    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2)
+    formats: ClassVar[tuple[ModelFormat, ...]] = (ModelFormat.ONNX, ModelFormat.PT2, ModelFormat.HUGGINGFACE)
     families: ClassVar[tuple[Family, ...]] = (Family.NEURAL_NETWORK,)
     needs: ClassVar[tuple[Need, ...]] = ("calibration",)
     conflicts: ClassVar[tuple[str, ...]] = ("quantize",)
@@ -46,7 +46,11 @@ class StructuredPrune(Step):
         description="By the norm of the weights that make and read a unit, or by what it adds to the layers after it.",
     )
     compensate: bool = Field(True, description="Fit the weights that read channels to what stays, by least squares.")
-    scope: Literal["global", "layer"] = Field("global", description="Least important in the network, or of each layer.")
+    scope: Literal["global", "layer"] = Field(
+        "global",
+        description="Least important in the network, or of each layer. Of Hugging Face models neurons go, as many of "
+        "each layer, for config.json has one width for all.",
+    )
     what: Annotated[tuple[Kind, ...], Field(min_length=1, max_length=3)] = ("channels", "neurons", "heads")
     include: Globs = Field((), description="Only channels that layers make whose name matches one of these globs.")
     exclude: Globs = Field((), description="Never channels that layers make whose name matches one of these globs.")
@@ -66,6 +70,12 @@ class StructuredPrune(Step):
         if sum(getattr(self, name) is not None for name in _TARGETS) > 1:
             raise ValueError(f"give one of {', '.join(_TARGETS)}")
         return self
+
+    def refusal(self, model_format: ModelFormat) -> str | None:
+        """A transformer's heads have the size that its hidden state leaves for each."""
+        if model_format is ModelFormat.HUGGINGFACE and "neurons" not in self.what:
+            return "config.json gives one number of heads for all layers and takes their size from it; only neurons go"
+        return None
 
     def required(self) -> tuple[Need, ...]:
         """Norms of weights need no data; fitting does, and so does finding out how much may go."""

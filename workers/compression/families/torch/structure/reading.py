@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -43,13 +44,14 @@ class ProgramStructure:
             if all(mask.all() for mask in kept):
                 continue
             if first not in smaller:
-                smaller[first] = _cut(self.program.state_dict[name].detach(), kept)
+                smaller[first] = cut_values(self.program.state_dict[name].detach(), kept)
             put_values(self.program, name, smaller[first], nodes[name])
             changed.add(nodes[name])
         _renew(self.program, changed)
 
 
-def _cut(values: torch.Tensor, kept: Sequence["np.ndarray[tuple[int, ...], np.dtype[np.bool_]]"]) -> torch.Tensor:
+def cut_values(values: torch.Tensor, kept: Sequence[npt.NDArray[np.bool_]]) -> torch.Tensor:
+    """The values without some elements of each axis."""
     for place, mask in enumerate(kept):
         values = values.index_select(place, torch.from_numpy(np.flatnonzero(mask)))
     return values.contiguous()

@@ -26,7 +26,7 @@ def prune_graph(model: Model, spec: StructuredPrune, context: Context) -> Model:
             found.shrink(graph.proto, removed)
             graph.changed()
 
-        return Shrinkable(found.structure, shrink)
+        return Shrinkable(found.structure, found.structure.groups(), shrink)
 
     prune_structured(graph, read, spec, context)
     return graph

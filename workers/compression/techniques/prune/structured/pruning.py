@@ -49,9 +49,11 @@ def prune_structured(
     feeds = _one_row(model, rows, context)
     shrinkable = read(feeds)
     structure = shrinkable.structure
-    groups = _selected(structure, model, spec)
+    groups = _selected(shrinkable, model, spec)
     context.progress(0.1, "watching the layers")
-    scores = comparable(_scores(model, structure, rows, spec, context), groups, spec.scope)
+    scores = comparable(
+        _scores(model, structure, rows, spec, context), groups, "layer" if shrinkable.alike else spec.scope
+    )
     fit = partial(_fitted, model, structure, rows if spec.compensate else None, context)
     if spec.max_drop is None:
         removed = _chosen(structure, groups, scores, spec)
@@ -75,11 +77,11 @@ def _calibration(spec: StructuredPrune, context: Context) -> Dataset | None:
     return dataset.limited(spec.samples)
 
 
-def _selected(structure: Structure, model: CompressibleModel, spec: StructuredPrune) -> list[Group]:
+def _selected(shrinkable: Shrinkable, model: CompressibleModel, spec: StructuredPrune) -> list[Group]:
     """Groups of which all makers may be touched."""
     layers = {weight.name: weight.layer for weight in model.weights()}
     found = []
-    for group in structure.groups():
+    for group in shrinkable.groups:
         names = [(layers[name], name) for name in group.makers if name in layers]
         wanted = any(selects(name, spec.include, ()) for pair in names for name in pair)
         kept = any(not selects(name, (), spec.exclude) for pair in names for name in pair)
@@ -90,6 +92,11 @@ def _selected(structure: Structure, model: CompressibleModel, spec: StructuredPr
             "No channels, neurons or heads of the model can be removed: all are fixed by its outputs, by operators "
             "that look at all channels together, or by include, exclude and what.",
             hint="Prune single weights instead (prune.magnitude), or select more layers.",
+        )
+    if shrinkable.alike and len(found) < len(shrinkable.groups):
+        raise UnsupportedTechnique(
+            "As many neurons have to go from every layer of this format, so none can be left out.",
+            hint="Leave out include and exclude, or export the model to ONNX or with torch.export.",
         )
     return found
 
