@@ -38,7 +38,7 @@ def widths(model: OnnxModel) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", ["cnn", "mlp"])
-@pytest.mark.parametrize("importance", ["magnitude", "activations"])
+@pytest.mark.parametrize("importance", ["magnitude", "activations", "taylor"])
 def test_the_artifact_is_a_smaller_ordinary_model_that_still_knows_the_digits(
     kind: str, importance: str, prune: Callable[..., OnnxModel], open_onnx: Open, digits: Digits, tmp_path: Path
 ) -> None:
@@ -109,6 +109,12 @@ def test_as_many_units_go_as_a_tolerated_drop_allows(open_onnx: Open, digits: Di
 def test_targets_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="give one of"):
         StructuredPrune(macs=0.4, max_drop=0.01)
+
+
+def test_the_loss_of_labels_is_for_gradients() -> None:
+    assert StructuredPrune(importance="taylor", loss="labels").required() == ("calibration", "labels")
+    with pytest.raises(ValueError, match="taylor"):
+        StructuredPrune(loss="labels")
 
 
 def test_layers_that_are_excluded_keep_their_channels(prune: Callable[..., OnnxModel], open_onnx: Open) -> None:

@@ -81,7 +81,7 @@ def parameters(model: Pt2Model) -> int:
     return sum(tensor.elements for _, tensor in model.parameters())
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "activations"])
+@pytest.mark.parametrize("importance", ["magnitude", "activations", "taylor"])
 @pytest.mark.parametrize("kind", ["branches", "encoder"])
 def test_the_artifact_is_a_smaller_ordinary_program_that_still_knows_the_digits(
     kind: str, importance: str, digits: Digits, tmp_path: Path

@@ -1,6 +1,6 @@
 """Criteria that go by gradients: how much the loss would change if a weight were not there."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from workers.compression.context import Context
 from workers.compression.data import Dataset
 from workers.compression.families.model import Model
-from workers.compression.families.trainable import Trainable, as_trainable
+from workers.compression.families.trainable import as_trainable
 from workers.compression.families.weights import Weight
 from workers.compression.pruning.criteria import ByScore, ScoringJudge
 from workers.compression.pruning.masks import Floats
@@ -22,6 +22,7 @@ from workers.compression.training.lessons import plain_objective
 from workers.compression.training.objectives import Made, Objective, Rows, pooled
 
 Order = Literal[1, 2]
+LossOf = Literal["outputs", "labels"]
 _LABELLED = frozenset({Task.CLASSIFICATION, Task.REGRESSION})
 
 
@@ -58,59 +59,61 @@ def judging_gradients(model: Model, context: Context, spec: GradientPrune, order
     Raises:
         DatasetMismatch: There are no rows, or no classes or values with them where the step goes by labels.
     """
-    dataset = context.any_data()
+    dataset = rows_with_a_loss(context.any_data(), spec.loss).limited(spec.samples)
+
+    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, ByScore]]:
+        sums: dict[str, torch.Tensor] = {}
+        for gradients in gradients_by_row(model, weights, dataset, spec.loss, context):
+            for name, gradient in gradients.items():
+                total = sums.setdefault(name, torch.zeros_like(gradient))
+                total.add_(gradient.abs() if order == 1 else gradient.square())
+        for weight in weights:
+            if weight.name in sums:
+                summed = np.asarray(weight.to_matrix(finite_gradients(weight, sums[weight.name])), np.float32)
+                yield weight, ByGradients(summed, order)
+
+    return judge
+
+
+def rows_with_a_loss(dataset: Dataset | None, loss_of: LossOf) -> Dataset:
+    """The rows, if they have what the loss is made of.
+
+    Raises:
+        DatasetMismatch: There are none, or none with classes or values where the loss is that of labels.
+    """
     if dataset is None:
         raise DatasetMismatch("This method looks at calibration data; none was given.")
-    if spec.loss == "labels" and dataset.task not in _LABELLED:
+    if loss_of == "labels" and dataset.task not in _LABELLED:
         raise DatasetMismatch(
             "The calibration data has no classes or values as its target.",
             reason="labels_needed",
             hint='Leave "loss" at "outputs".',
         )
-
-    def judge(weights: Sequence[Weight]) -> Iterator[tuple[Weight, ByScore]]:
-        learner = as_trainable(model)
-        trainable = learner.trainable()
-        named = {known: name for name, known in trainable.names.items()}
-        parameters = {
-            weight.name: trainable.module.get_parameter(named[weight.name])
-            for weight in weights
-            if weight.name in named
-        }
-        sums = _summed(learner, trainable, parameters, dataset.limited(spec.samples), spec.loss, order, context)
-        for weight in weights:
-            if weight.name in sums:
-                gradients = np.asarray(weight.to_matrix(_finite(weight, sums[weight.name])), np.float32)
-                yield weight, ByGradients(gradients, order)
-
-    return judge
+    return dataset
 
 
-def _summed(
-    model: Model,
-    trainable: Trainable,
-    parameters: Mapping[str, torch.nn.Parameter],
-    dataset: Dataset,
-    loss_of: Literal["outputs", "labels"],
-    order: Order,
-    context: Context,
-) -> dict[str, torch.Tensor]:
-    """The sum over the rows of the gradients' magnitudes or squares for each weight, by its name."""
-    chosen = list(parameters.values())
-    sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in chosen]
+def gradients_by_row(
+    model: Model, weights: Sequence[Weight], dataset: Dataset, loss_of: LossOf, context: Context
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Gradients of the loss of single rows, or of as many as the network takes at a time, by the weight's name.
+
+    Weights that do not learn are left out.
+    """
+    learner = as_trainable(model)
+    trainable = learner.trainable()
+    named = {known: name for name, known in trainable.names.items()}
+    learning = [weight.name for weight in weights if weight.name in named]
+    chosen = [trainable.module.get_parameter(named[name]) for name in learning]
     objective = plain_objective(trainable, dataset) if loss_of == "labels" else None
     random = torch.Generator().manual_seed(context.seed)
-    feed = Feed(model, 1, trainable.compute_batch, context.seed)
+    feed = Feed(learner, 1, trainable.compute_batch, context.seed)
     torch.set_num_threads(context.threads)
     with explaining_gradients():
         for done, rows in enumerate(feed.once(dataset, torch.device("cpu"))):
             loss = _loss(Made(tuple(trainable.module(*rows.inputs))), rows, objective, dataset.pooling, random)
-            gradients = torch.autograd.grad(loss, chosen, allow_unused=True)
-            for total, gradient in zip(sums, gradients, strict=True):
-                if gradient is not None:
-                    total.add_(gradient.float().abs() if order == 1 else gradient.float().square())
+            gradients = torch.autograd.grad(loss, chosen, allow_unused=True, materialize_grads=True)
+            yield {name: gradient.float() for name, gradient in zip(learning, gradients, strict=True)}
             context.progress(done / max(feed.count(dataset), 1), "gradients")
-    return dict(zip(parameters, sums, strict=True))
 
 
 def _loss(made: Made, rows: Rows, objective: Objective | None, pooling: str, random: torch.Generator) -> torch.Tensor:
@@ -124,7 +127,8 @@ def _loss(made: Made, rows: Rows, objective: Objective | None, pooling: str, ran
     return torch.stack(parts).sum()
 
 
-def _finite(weight: Weight, total: torch.Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+def finite_gradients(weight: Weight, total: torch.Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    """What gradients came to; raises ``NumericalFailure`` where that is not finite."""
     values: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = total.numpy()
     if not np.isfinite(values).all():
         raise NumericalFailure(

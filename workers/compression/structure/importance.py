@@ -1,6 +1,6 @@
 """How much a network loses with each of its units."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,29 @@ def by_activations(structure: Structure, weights: Iterable[tuple[Weight, Floats,
             energy *= np.diagonal(inputs.gram)
         total = max(float(energy.sum()), np.finfo(np.float64).tiny)
         np.add.at(scores, columns_of(structure, weight), energy / total)
+    return scores
+
+
+def by_gradients(
+    structure: Structure, weights: Sequence[tuple[Weight, Floats]], rows: Iterable[Mapping[str, Floats]]
+) -> Scores:
+    """Sum over the rows of the squared change of their loss without the unit, to first order.
+
+    A factor on a unit's values is one on the columns that read them, so the loss's derivative by it is the sum over
+    these columns of gradient times weight: the Taylor expansion of Molchanov et al. (arXiv:1906.10771, equation 8).
+
+    Args:
+        rows: Gradients of each row's loss, as the weights' matrices by name.
+    """
+    columns = {weight.name: columns_of(structure, weight) for weight, _ in weights}
+    scores = np.zeros(structure.count)
+    for gradients in rows:
+        change = np.zeros(structure.count)
+        for weight, matrix in weights:
+            if weight.name in gradients:
+                share = np.einsum("oi,oi->i", matrix, gradients[weight.name], dtype=np.float64)
+                change += np.bincount(columns[weight.name], share, structure.count)
+        scores += np.square(change)
     return scores
 
 

@@ -41,9 +41,15 @@ class StructuredPrune(Step):
         "accuracy, f1, auc and fidelity and relative for the others. How many units go is found on selection rows and "
         "confirmed on others.",
     )
-    importance: Literal["magnitude", "activations"] = Field(
+    importance: Literal["magnitude", "activations", "taylor"] = Field(
         "activations",
-        description="By the norm of the weights that make and read a unit, or by what it adds to the layers after it.",
+        description="By the norm of the weights that make and read a unit, by what it adds to the layers after it, or "
+        "by how much the loss would change without it to first order (arXiv:1906.10771).",
+    )
+    loss: Literal["outputs", "labels"] = Field(
+        "outputs",
+        description="What taylor counts in: how far outputs move from what they are, or the loss of the calibration "
+        "rows' labels.",
     )
     compensate: bool = Field(True, description="Fit the weights that read channels to what stays, by least squares.")
     scope: Literal["global", "layer"] = Field(
@@ -71,6 +77,12 @@ class StructuredPrune(Step):
             raise ValueError(f"give one of {', '.join(_TARGETS)}")
         return self
 
+    @model_validator(mode="after")
+    def _loss_is_looked_at(self) -> "StructuredPrune":
+        if self.loss == "labels" and self.importance != "taylor":
+            raise ValueError('loss goes with "importance": "taylor"')
+        return self
+
     def refusal(self, model_format: ModelFormat) -> str | None:
         """A transformer's heads have the size that its hidden state leaves for each."""
         if model_format is ModelFormat.HUGGINGFACE and "neurons" not in self.what:
@@ -79,5 +91,6 @@ class StructuredPrune(Step):
 
     def required(self) -> tuple[Need, ...]:
         """Norms of weights need no data; fitting does, and so does finding out how much may go."""
-        watched: tuple[Need, ...] = ("calibration",) if self.compensate or self.importance == "activations" else ()
+        watched: tuple[Need, ...] = ("calibration",) if self.compensate or self.importance != "magnitude" else ()
+        watched += ("labels",) if self.loss == "labels" else ()
         return watched if self.max_drop is None else (*watched, "selection")

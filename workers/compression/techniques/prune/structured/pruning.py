@@ -12,6 +12,7 @@ from workers.compression.data import Dataset, first_feeds, synthetic
 from workers.compression.families.model import Array, Feeds
 from workers.compression.families.structured import Shrinkable
 from workers.compression.families.weights import CompressibleModel, Floats, LayerInputs, Weight, finite_matrix
+from workers.compression.pruning.gradients import finite_gradients, gradients_by_row, rows_with_a_loss
 from workers.compression.specs.errors import (
     ConstraintInfeasible,
     DatasetMismatch,
@@ -21,7 +22,14 @@ from workers.compression.specs.errors import (
 from workers.compression.specs.step import selects
 from workers.compression.specs.steps.prune_structured import StructuredPrune
 from workers.compression.structure.compensation import without_columns
-from workers.compression.structure.importance import Scores, by_activations, by_magnitude, columns_of, comparable
+from workers.compression.structure.importance import (
+    Scores,
+    by_activations,
+    by_gradients,
+    by_magnitude,
+    columns_of,
+    comparable,
+)
 from workers.compression.structure.selection import Limits, most, select
 from workers.compression.structure.units import Group, Removed, Structure
 from workers.compression.techniques.prune.structured.tolerated import find_units
@@ -109,8 +117,29 @@ def _scores(
     if spec.importance == "magnitude":
         return by_magnitude(structure, matrices)
     readers = [weight for weight in weights if columns_of(structure, weight).any()]
+    if spec.importance == "taylor":
+        return _taylor(model, structure, readers, rows_with_a_loss(rows, spec.loss), spec, context)
     watched = _watched(model, readers, rows, context)
     return by_activations(structure, ((weight, model.matrix(weight), inputs) for weight, inputs in watched))
+
+
+def _taylor(
+    model: CompressibleModel,
+    structure: Structure,
+    readers: Sequence[Weight],
+    rows: Dataset,
+    spec: StructuredPrune,
+    context: Context,
+) -> Scores:
+    by_name = {weight.name: weight for weight in readers}
+    gradients = (
+        {
+            name: np.asarray(by_name[name].to_matrix(finite_gradients(by_name[name], found)), np.float32)
+            for name, found in of_row.items()
+        }
+        for of_row in gradients_by_row(model, readers, rows, spec.loss, context)
+    )
+    return by_gradients(structure, [(weight, model.matrix(weight)) for weight in readers], gradients)
 
 
 def _watched(

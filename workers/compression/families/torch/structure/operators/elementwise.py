@@ -1,10 +1,8 @@
 """What operators relate that compute element by element, or channel by channel."""
 
-import numpy as np
-
 from workers.compression.families.torch.structure.call import Call, Rule
 from workers.compression.structure.network import CHANNEL_FROM, Unrelated
-from workers.compression.structure.relations import Axes
+from workers.compression.structure.relations import Axes, fixed
 
 
 def alone(call: Call) -> list[Axes]:
@@ -74,7 +72,7 @@ def _checked(call: Call) -> list[Axes]:
 
 def _new(call: Call) -> list[Axes]:
     """A tensor of the same type."""
-    return [tuple(np.zeros(size, np.int64) for size in call.shape())]
+    return [fixed(call.shape())]
 
 
 _ALONE = """_to_copy to type_as clone alias detach detach_ contiguous lift_fresh_copy dropout native_dropout
