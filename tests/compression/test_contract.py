@@ -190,9 +190,8 @@ def test_the_artifact_is_reproducible_reopens_elsewhere_and_is_reported_from_bot
     data: Callable[[ModelFormat], Data],
     tmp_path: Path,
 ) -> None:
-    repeating = step.key() == "share.tie"
-    model = cleaned(model_format, repeating=repeating)
-    roles = Data() if repeating else data(model_format)
+    model = cleaned(model_format, repeating=step.key() in {"share.tie", "share.cross_layer"})
+    roles = Data() if step.key() == "share.tie" else data(model_format)
     spec = step.model_validate({})
     first, events = compressed_into(tmp_path / "first", model, spec, roles)
     second, _ = compressed_into(tmp_path / "second", model, spec, roles)
