@@ -82,10 +82,11 @@ def write_classifier_onnx(network: nn.Module, folder: Path, name: str) -> Path:
     """A text classifier as ONNX with its tokenizer, zipped."""
     target = folder / name
     target.mkdir()
-    tokens = torch.ones(2, 11, dtype=torch.long)
+    # Two tensors: the exporter would take one of them for both inputs.
+    tokens, mask = (torch.ones(2, 11, dtype=torch.long) for _ in range(2))
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     program = torch.onnx.export(
-        network.eval(), kwargs={"input_ids": tokens, "attention_mask": tokens}, dynamo=True,
+        network.eval(), kwargs={"input_ids": tokens, "attention_mask": mask}, dynamo=True,
         input_names=["input_ids", "attention_mask"], verbose=False,
         dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
     )  # fmt: skip
