@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.models.bert.modeling_bert import BertModel
 
+from app.cli.zoo import fetch
 from tests import trained
-from tests.benchmarks import peers, structured_peers
-from tests.benchmarks.rows import CNN, DIGITS, Row
+from tests.benchmarks import inputs, peers, structured_peers
+from tests.benchmarks.rows import CNN, DIGITS, MINILM, WORDS, Row
 
 MACS = 0.4
 STRUCTURED: dict[str, Any] = {"technique": "prune", "method": "structured", "macs": MACS}
@@ -42,6 +44,12 @@ def _cnn(folder: Path) -> Path:
     return trained.write_onnx("cnn", folder / "digits_cnn.onnx")
 
 
+def torch_pruning_neurons(subject: peers.Subject) -> peers.Figures:
+    """torch-pruning on MiniLM, as many neurons less of every layer."""
+    model = BertModel.from_pretrained(fetch("minilm-l6-hf"), attn_implementation="eager").eval()
+    return peers.minilm_against(subject, structured_peers.narrowed(model, float(str(subject.step["sparsity"]))))
+
+
 def _program(folder: Path) -> Path:
     return trained.write_pt2("cnn", folder / "digits_cnn.pt2")
 
@@ -58,5 +66,10 @@ ROWS = (
     Row(
         STRUCTURED, f"{CNN}, pt2", _program, DIGITS, _data, "accuracy",
         "torch-pruning GroupMagnitudeImportance, same MACs, no training after either", torch_pruning_program,
+    ),
+    Row(
+        {"technique": "prune", "method": "structured", "sparsity": 0.25}, f"{MINILM}, Hugging Face",
+        inputs.minilm_directory, WORDS, inputs.word_pairs, "spearman",
+        "torch-pruning GroupMagnitudeImportance, as many neurons", torch_pruning_neurons,
     ),
 )  # fmt: skip
