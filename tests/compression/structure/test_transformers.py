@@ -34,9 +34,9 @@ def bert(attention: str) -> BertForSequenceClassification:
 def arguments() -> dict[str, Any]:
     """What exporters take: batch and length vary."""
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
-    example = torch.ones(2, 11, dtype=torch.long)
     names = ("input_ids", "attention_mask")
-    return {"kwargs": dict.fromkeys(names, example), "dynamic_shapes": dict.fromkeys(names, sizes)}
+    examples = {name: torch.ones(2, 11, dtype=torch.long) for name in names}
+    return {"kwargs": examples, "dynamic_shapes": dict.fromkeys(names, sizes)}
 
 
 def exported(folder: Path, attention: str) -> ModelProto:
