@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,35 +13,48 @@ from torch import nn
 
 from app.cli.zoo import fetch
 from tests import trained
-from tests.benchmarks.inputs import minilm_onnx
+from tests.benchmarks.inputs import minilm_onnx, word_pairs
 from workers.compression.data import Dataset, open_dataset, pool
-from workers.compression.families.model import Array
+from workers.compression.families.model import Array, Feeds
 from workers.compression.families.onnx.model import OnnxModel
 from workers.compression.specs.formats import DatasetFormat
 from workers.compression.specs.messages import DatasetFile
 
 CALIBRATION_ROWS = 256
+SEEDS = 3
+SELECTION_SHARE = 3
+"""One in this many test images is chosen by."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its data.
+    """A network and its data; no row is in two of calibration, selection and what is judged by.
 
     Args:
+        calibrations: Rows to calibrate on, one set a seed.
+        selection: Labelled rows to choose by.
         metric: What ``score`` is called.
-        answers: Outputs on the rows that it is judged on, one row each.
-        score: The task's metric of such outputs on some of the examples, given by their positions.
+        feeds: Batches of the rows that it is judged on.
+        answer: What a model's outputs for one of them answer, one row each.
+        score: The task's metric of such answers on some of the examples, given by their positions.
         examples: How many there are.
+        directory: The same network for transformers, where it is one.
     """
 
     name: str
     path: Path
-    calibration: Dataset
+    calibrations: list[Dataset]
+    selection: Dataset
     metric: str
-    answers: Callable[[OnnxModel], Array]
+    feeds: Callable[[OnnxModel], Iterator[Feeds]]
+    answer: Callable[[list[Array], Feeds], Array]
     score: Callable[[Array, Array], float]
     examples: int
-    is_transformer: bool = False
+    directory: Path | None = None
+
+    def answers(self, model: OnnxModel) -> Array:
+        """Of all rows."""
+        return np.concatenate([self.answer(model.run(feeds), feeds) for feeds in self.feeds(model)])
 
 
 class Recurrent(nn.Module):
@@ -93,10 +106,7 @@ def sentence_rows(folder: Path, name: str, count: int) -> Dataset:
     """The first 40 words of each line of one of the zoo's texts."""
     lines = (fetch("sentence-pairs") / name).read_text("latin-1").splitlines()
     rows = [" ".join(line.split()[:40]) for line in lines if len(line.split()) > 6][:count]
-    path = folder / f"{name}.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text"], *([row] for row in rows)])
-    return open_dataset(DatasetFile(path=str(path), format=DatasetFormat.CSV))
+    return _texts(folder / f"{name}.csv", rows)
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -127,8 +137,8 @@ class _Similarities:
         return float(found.statistic)
 
 
-def _words(name: str) -> _Similarities:
-    with (fetch("sentence-pairs") / name).open(encoding="utf-8") as lines:
+def _words() -> _Similarities:
+    with (fetch("sentence-pairs") / "simlex999.txt").open(encoding="utf-8") as lines:
         rows = list(csv.reader((line for line in lines if not line.startswith("#")), delimiter="\t"))
     texts = [row[side] for row in rows for side in (0, 1)]
     pairs = [(2 * number, 2 * number + 1, float(row[2])) for number, row in enumerate(rows)]
@@ -144,22 +154,34 @@ def _documents() -> _Similarities:
     return _Similarities(texts, np.array(pairs), by_rank=False)
 
 
-def _minilm(folder: Path) -> Case:
-    """Judged by the mean correlation over three sets of pairs, and by 192 sentences besides."""
-    tasks = (_words("wordsim353.tsv"), _words("simlex999.txt"), _documents())
-    path = folder / "texts.csv"
+def _pieces(folder: Path) -> list[Dataset]:
+    """For each seed 256 pieces of 40 words of Lee's background documents, none in two of them."""
+    documents = [
+        line.split() for line in (fetch("sentence-pairs") / "lee_background.cor").read_text("latin-1").splitlines()
+    ]
+    pieces = [words[start : start + 40] for words in documents for start in range(0, len(words), 40)]
+    whole = [" ".join(words) for words in pieces if len(words) > 6]
+    order = np.random.default_rng(0).permutation(len(whole))
+    drawn = [order[seed * CALIBRATION_ROWS :][:CALIBRATION_ROWS] for seed in range(SEEDS)]
+    return [_texts(folder / f"calibration{seed}.csv", [whole[row] for row in rows]) for seed, rows in enumerate(drawn)]
+
+
+def _texts(path: Path, rows: list[str]) -> Dataset:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text"], *([text] for task in tasks for text in task.texts)])
-    texts = open_dataset(DatasetFile(path=str(path), format=DatasetFormat.CSV))
+        csv.writer(file).writerows([["text"], *([row] for row in rows)])
+    return open_dataset(DatasetFile(path=str(path), format=DatasetFormat.CSV))
+
+
+def _minilm(folder: Path) -> Case:
+    """Chosen by WordSim-353; judged by the mean correlation on SimLex-999 and Lee's documents, and by 192 sentences."""
+    tasks = (_words(), _documents())
+    written = [text for task in tasks for text in task.texts]
+    texts = replace(_texts(folder / "texts.csv", written), order=np.argsort([len(text) for text in written]))
     parts = (texts, sentence_rows(folder, "pang_lee_polarity.cor", 192))
 
-    def answers(model: OnnxModel) -> Array:
-        found = [
-            pool(model.run(batch.feeds)[0], batch.feeds, "mean")
-            for rows in parts
-            for batch in rows.batches(model.inputs, 16, model.tokenizer_file())
-        ]
-        return np.concatenate(found)
+    def feeds(model: OnnxModel) -> Iterator[Feeds]:
+        for rows in parts:
+            yield from (batch.feeds for batch in rows.batches(model.inputs, 16, model.tokenizer_file()))
 
     ends = np.cumsum([len(task.texts) for task in tasks])
     pair_ends = np.cumsum([len(task.pairs) for task in tasks])
@@ -173,22 +195,45 @@ def _minilm(folder: Path) -> Case:
             found.append(task.correlation(in_order[end - len(task.texts) : end], own))
         return float(np.mean(found))
 
-    calibration = sentence_rows(folder, "lee_background.cor", CALIBRATION_ROWS)
-    name, pairs = "all-MiniLM-L6-v2", int(pair_ends[-1])
-    return Case(name, minilm_onnx(folder), calibration, "similarity", answers, score, pairs, is_transformer=True)
+    pairs = DatasetFile(path=str(word_pairs(folder)), format=DatasetFormat.JSONL)
+    return Case(
+        "all-MiniLM-L6-v2",
+        minilm_onnx(folder),
+        _pieces(folder),
+        open_dataset(pairs),
+        "similarity",
+        feeds,
+        lambda outputs, given: pool(outputs[0], given, "mean"),
+        score,
+        int(pair_ends[-1]),
+        directory=fetch("minilm-l6-hf"),
+    )
 
 
 def _digits(folder: Path, name: str, path: Path, shape: tuple[int, ...]) -> Case:
+    """Calibrated on training images; a third of the test images is chosen by, the others are judged by."""
     train, test, _, labels = trained.digits_split()
-    rows = folder / f"{path.stem}.npz"
-    np.savez(rows, input=train.reshape(shape)[:CALIBRATION_ROWS])
-    images = test.reshape(shape)
+    images, selected = test.reshape(shape), np.arange(len(test)) % SELECTION_SHARE == 0
+    calibrations = [
+        _arrays(
+            folder / f"{path.stem}{seed}.npz", input=train.reshape(shape)[seed * CALIBRATION_ROWS :][:CALIBRATION_ROWS]
+        )
+        for seed in range(SEEDS)
+    ]
+    judged = labels[~selected]
     return Case(
         name,
         path,
-        open_dataset(DatasetFile(path=str(rows), format=DatasetFormat.NPZ)),
+        calibrations,
+        _arrays(folder / f"{path.stem}-selection.npz", input=images[selected], target=labels[selected]),
         "accuracy",
-        lambda model: model.run({"input": images})[0],
-        lambda logits, chosen: float(np.mean((logits.argmax(axis=1) == labels)[chosen])),
-        len(labels),
+        lambda model: iter([{"input": images[~selected]}]),
+        lambda outputs, given: outputs[0],
+        lambda logits, chosen: float(np.mean((logits.argmax(axis=1) == judged)[chosen])),
+        len(judged),
     )
+
+
+def _arrays(path: Path, **arrays: Array) -> Dataset:
+    np.savez(path, **arrays)
+    return open_dataset(DatasetFile(path=str(path), format=DatasetFormat.NPZ))

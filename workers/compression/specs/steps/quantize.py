@@ -56,8 +56,10 @@ class StaticQuantize(QuantizeStep):
     method: Literal["static"] = "static"
     bits: Literal[8] = 8
     granularity: Literal["tensor", "channel"] = "channel"
-    range: Literal["minmax", "moving_average", "percentile", "entropy", "mse"] = Field(
-        "minmax", description="How the ranges of activations are estimated."
+    range: Literal["minmax", "moving_average", "percentile", "entropy", "mse", "auto"] = Field(
+        "minmax",
+        description="How the ranges of activations are estimated; auto tries minmax, percentile and mse and keeps "
+        "what does best on selection rows by the job's metric, or stays closest where they have no labels.",
     )
     rounding: Literal["adaptive", "nearest"] = Field(
         "adaptive",
@@ -65,6 +67,10 @@ class StaticQuantize(QuantizeStep):
     )
     bias_correction: bool = Field(True, description="Whether mean errors of outputs go into the layers' biases.")
     samples: int = Field(256, ge=1, le=100_000, description="Calibration rows used at most.")
+
+    def required(self) -> tuple[Need, ...]:
+        """A range that is to be chosen needs rows to choose it by."""
+        return (*self.needs, "selection") if self.range == "auto" else self.needs
 
 
 class FloatQuantize(QuantizeStep):

@@ -29,6 +29,7 @@ from workers.compression.techniques.quantize.integer_layers.calibration import c
 from workers.compression.techniques.quantize.integer_layers.judging import Judge, Judged
 from workers.compression.techniques.quantize.integer_layers.plan import Candidate, candidates, observed
 from workers.compression.techniques.quantize.onnx_storage import drop_notes, store_as_integers
+from workers.compression.techniques.quantize.static.choosing import with_best_range
 from workers.compression.techniques.quantize.static.quantizing import QdqWriter
 from workers.compression.techniques.quantize.targets import fast_weights, precise_weights
 
@@ -38,8 +39,23 @@ SMALLEST_STORED = 1024
 
 @implements(StaticQuantize, formats=(ModelFormat.ONNX,))
 def quantize_statically(model: Model, spec: StaticQuantize, context: Context) -> Model:
-    """Quantizes layers of ``model`` in place as long as its outputs on calibration rows stay within the budget."""
+    """Quantizes layers of ``model`` as long as its outputs on calibration rows stay within the budget."""
     model = as_onnx(model)
+    if spec.range != "auto":
+        return _quantized(model, spec, context)
+    original = model
+
+    def anew(chosen: StaticQuantize, own: Context) -> OnnxModel:
+        proto = ModelProto()
+        proto.CopyFrom(original.proto)
+        made = OnnxModel(proto, tokenizer=original.tokenizer_file())
+        made.threads(context.threads)
+        return _quantized(made, chosen, own)
+
+    return with_best_range(original, spec, context, anew)
+
+
+def _quantized(model: OnnxModel, spec: StaticQuantize, context: Context) -> OnnxModel:
     dataset = context.any_data()
     if dataset is None:
         raise UnsupportedTechnique("Static quantization needs calibration rows.")

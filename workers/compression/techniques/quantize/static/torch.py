@@ -40,6 +40,7 @@ from workers.compression.techniques.quantize.integer_layers.budget import (
     fewer_and_fewer,
     ratio_db,
 )
+from workers.compression.techniques.quantize.static.choosing import with_best_range
 from workers.compression.techniques.quantize.static.torch_entrances import watch_entrances
 
 Floats = npt.NDArray[np.float32]
@@ -64,9 +65,22 @@ class Layer:
 
 @implements(StaticQuantize, formats=(ModelFormat.PT2,))
 def quantize_statically(model: Model, spec: StaticQuantize, context: Context) -> Model:
-    """Quantizes layers of ``model`` in place as long as its outputs on calibration rows stay within the budget."""
+    """Quantizes layers of ``model`` as long as its outputs on calibration rows stay within the budget."""
+    if not isinstance(model, Pt2Model):
+        raise UnsupportedTechnique("Static quantization of programs needs an exported program.")
+    if spec.range != "auto":
+        return _quantized(model, spec, context)
+    original = model
+
+    def anew(chosen: StaticQuantize, own: Context) -> Pt2Model:
+        return _quantized(Pt2Model(copied_program(original.program), 0), chosen, own)
+
+    return with_best_range(original, spec, context, anew)
+
+
+def _quantized(model: Pt2Model, spec: StaticQuantize, context: Context) -> Pt2Model:
     dataset = context.any_data()
-    if not isinstance(model, Pt2Model) or dataset is None:
+    if dataset is None:
         raise UnsupportedTechnique("Static quantization needs calibration rows.")
     folded = fold_batch_norms(model.program)
     if folded:
