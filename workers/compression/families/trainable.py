@@ -3,7 +3,7 @@
 import importlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
@@ -12,6 +12,8 @@ from workers.compression.families.model import Model
 from workers.compression.specs.formats import ModelFormat
 
 OutputActivation = Literal["none", "softmax", "log_softmax", "sigmoid"]
+Kept = Literal["zeros", "values"]
+"""What of a weight has to outlive training: its zeros, or which of its elements share a value."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Trainable:
         output_activation: What turns the last layer's values into the only output; losses want its input.
         entrances: The inputs of layers, in graph order; a weight that several layers share has several. What is put
             there by ``module.set_submodule`` counts in ``module`` alone, not in ``tapped``.
+        kept: What the file's storage relies on, by the module's name of the weight.
     """
 
     module: torch.nn.Module
@@ -64,6 +67,7 @@ class Trainable:
     tapped: torch.nn.Module | None = None
     output_activation: OutputActivation = "none"
     entrances: tuple[Entrance, ...] = ()
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
 class TrainableModel(Model):

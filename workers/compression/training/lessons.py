@@ -23,7 +23,7 @@ from workers.compression.training.network import Network
 from workers.compression.training.objectives import Classes, Labelled, Objective, objective_of
 from workers.compression.training.optimizers import Rates
 from workers.compression.training.schedule import Plan
-from workers.compression.training.substitutes import keeping_structure
+from workers.compression.training.substitutes import Masked, Shared, keeping_structure
 
 
 @dataclass(frozen=True)
@@ -132,20 +132,21 @@ def structured(
     always: bool = False,
     instead: Mapping[str, torch.nn.Module] | None = None,
 ) -> Network:
-    """A network that keeps what earlier steps made of its matrices: zeros, shared values.
+    """A network that keeps what earlier steps or its file's storage made of its matrices: zeros, shared values.
 
     Args:
         instead: Modules that compute some of the weights in another way, by the body's name.
         always: Whether also zeros and shared values that the job's model came with are kept.
     """
     substitutes = dict(instead or {})
-    if not always and not context.compressed:
-        return Network(trainable, substitutes)
+    keeps_all = always or context.compressed
     for name, parameter in trainable.module.named_parameters():
-        if name in substitutes:
+        if name in substitutes or not parameter.requires_grad:
             continue
-        keeper = keeping_structure(parameter) if parameter.dim() > 1 and parameter.requires_grad else None
-        if keeper is not None:
+        kept = trainable.kept.get(name)
+        if kept is not None:
+            substitutes[name] = Shared(parameter) if kept == "values" else Masked(parameter)
+        elif keeps_all and parameter.dim() > 1 and (keeper := keeping_structure(parameter)) is not None:
             substitutes[name] = keeper
     return Network(trainable, substitutes)
 

@@ -1,5 +1,7 @@
 """Turns a model that expands itself into one that stores the same weights densely: larger, and quicker to load."""
 
+from collections.abc import Callable
+
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from workers.compression.families.onnx.expansions import Expansion, expansions
@@ -12,16 +14,24 @@ _PACKED = frozenset(
 )
 
 
-def expand(proto: ModelProto) -> int:
+def is_packed(expansion: Expansion) -> bool:
+    """Whether narrower numbers are restored, and not by what a layer that computes on integers is made of."""
+    if any(place.node.op_type == "DequantizeLinear" for place in expansion.places):
+        return False
+    return any(expansion.index.stored[leaf].data_type in _PACKED for leaf in expansion.leaves)
+
+
+def expand(proto: ModelProto, chosen: Callable[[Expansion], bool] = is_packed) -> int:
     """Stores what packed weights restore to, bit for bit, in place of the packed weights; in place.
 
-    Integer weights of layers that compute on integers stay as they are.
+    Args:
+        chosen: Which of them; by default all but integer weights of layers that compute on integers.
 
     Returns:
         How many weights were expanded.
     """
     index = Index.of(proto)
-    found = [expansion for expansion in expansions(index) if _is_packed(expansion)]
+    found = [expansion for expansion in expansions(index) if chosen(expansion)]
     tables: dict[tuple[Value, ...], str] = {}
     dense: dict[Scope, list[TensorProto]] = {}
     replaced: dict[tuple[Scope, int], list[NodeProto]] = {}
@@ -44,13 +54,6 @@ def expand(proto: ModelProto) -> int:
     while _drop_unread(proto.graph, frozenset()):
         pass
     return len(found)
-
-
-def _is_packed(expansion: Expansion) -> bool:
-    """Whether narrower numbers are restored, and not by what a layer that computes on integers is made of."""
-    if any(place.node.op_type == "DequantizeLinear" for place in expansion.places):
-        return False
-    return any(expansion.index.stored[leaf].data_type in _PACKED for leaf in expansion.leaves)
 
 
 def _set_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:

@@ -12,6 +12,7 @@ from workers.compression.families.onnx.training.head import find_head, output_ac
 from workers.compression.families.onnx.training.network import GraphNetwork, step_of
 from workers.compression.families.onnx.training.new_head import replace_head
 from workers.compression.families.onnx.training.operators.call import Tensor, to_tensor
+from workers.compression.families.onnx.training.packed import unpacked
 from workers.compression.families.onnx.training.storing import overwrite
 from workers.compression.families.onnx.training.taps import TappedNetwork, taps_of
 from workers.compression.families.onnx.training.weights import Learned, learned_tensors
@@ -29,13 +30,16 @@ class TrainableOnnx(OnnxModel, TrainableModel):
     def trainable(self) -> Trainable:
         """A module with the graph's nodes, its float weights as parameters in float32 (or float64).
 
+        Weights that are stored as codes into a codebook or without their zeros are among them.
+
         Raises:
             UnsupportedOperator: The graph has operators that training does not pass through, all of them named; or
-                its weights are quantized; or there are none.
+                its weights are quantized otherwise; or there are none.
         """
-        index = Index.of(self.proto)
+        dense = unpacked(self.proto)
+        index = Index.of(dense.proto)
         places = live_places(index)
-        calls = calls_of(self.proto, index, places)
+        calls = calls_of(dense.proto, index, places)
         learned = learned_tensors(index, places)
         if all(found.statistic for found in learned):
             raise UnsupportedOperator("The model has no float weights that could learn.")
@@ -66,14 +70,21 @@ class TrainableOnnx(OnnxModel, TrainableModel):
                 Entrance(f"entrances.{numbers[place]}", names[found], place.node.input[INPUT])
                 for place, found in entrances.items()
             ),
+            kept={
+                name: dense.kept[found.value.name] for found, name in names.items() if found.value.name in dense.kept
+            },
         )
 
     def adopt(self, trained: Trainable) -> None:
         """Writes the module's parameters and statistics into the stored tensors, in the types these have."""
-        stored = {value.name: tensor for value, tensor in Index.of(self.proto).stored.items()}
+        dense = unpacked(self.proto)
+        stored = {value.name: tensor for value, tensor in Index.of(dense.proto).stored.items()}
         values = {**dict(trained.module.named_parameters()), **dict(trained.module.named_buffers())}
         for name, source in trained.names.items():
             overwrite(stored[source], values[name])
+        dense.pack()
+        if dense.proto is not self.proto:
+            self.proto.CopyFrom(dense.proto)
         self.changed()
 
     def with_head(self, classes: tuple[str, ...], seed: int) -> "TrainableOnnx":
