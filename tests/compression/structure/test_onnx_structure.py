@@ -30,6 +30,8 @@ def test_a_smaller_graph_computes_what_the_whole_one_does_without_reading_the_re
     masked, shrunk, model = masked_and_shrunk(builder.model(), INPUT, [INPUT], share, seed)
 
     onnx.checker.check_model(model.proto, full_check=True)
+    read = {name for node in model.proto.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.proto.graph.initializer} <= read
     np.testing.assert_allclose(shrunk[0][0], masked[0][0], rtol=1e-3, atol=1e-3 * (1 + np.abs(masked[0][0]).max()))
 
 

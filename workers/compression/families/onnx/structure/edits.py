@@ -87,6 +87,8 @@ class Sizes:
         for name, row in self.attributes.items():
             _set_attribute(node, name, [_number(entry, length) for entry in row])
         editor.replace(self.place, [*made, node])
+        written = [editor.index.read(self.place, slot) for slot in self.slots]
+        editor.drop_unread([value for value in written if value is not None and value in editor.index.stored])
 
 
 def _number(entry: Count | int | None, length: Length) -> int:
