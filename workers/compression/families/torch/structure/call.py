@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from workers.compression.families.torch.pt2_layers import PASSING
 from workers.compression.families.torch.pt2_program import operator_name
-from workers.compression.families.torch.structure.edits import Edit, Numbers
+from workers.compression.families.torch.structure.edits import Edit, Numbers, argument_of
 from workers.compression.structure.network import Network, Unrelated
 from workers.compression.structure.relations import Axes, Elements
 
@@ -57,13 +57,13 @@ class Call:
 
     def argument(self, *names: str) -> Any:
         """An argument by the first of its names that the operator has; raises ``Unrelated`` if it has none."""
-        target = self.node.target
-        for position, known in enumerate(target._schema.arguments if isinstance(target, OpOverload) else ()):  # noqa: SLF001 - torch has no other way to ask
-            if known.name in names:
-                if position < len(self.node.args):
-                    return self.node.args[position]
-                return self.node.kwargs.get(known.name, known.default_value)
-        raise Unrelated
+        try:
+            position, known = argument_of(self.node, *names)
+        except LookupError as error:
+            raise Unrelated from error
+        if position < len(self.node.args):
+            return self.node.args[position]
+        return self.node.kwargs.get(known.name, known.default_value)
 
     def has(self, name: str) -> bool:
         """Whether the operator has such an argument and it is given."""

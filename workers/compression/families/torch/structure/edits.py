@@ -15,6 +15,19 @@ Length = Callable[[Elements], int]
 """How many elements of an axis stay."""
 
 
+def argument_of(node: Node, *names: str) -> tuple[int, Any]:
+    """Where an operator takes the first of these arguments that it has, and what torch says of it.
+
+    Raises:
+        LookupError: It has none of them.
+    """
+    target = node.target
+    for position, known in enumerate(target._schema.arguments if isinstance(target, OpOverload) else ()):  # noqa: SLF001 - torch has no other way to ask
+        if known.name in names:
+            return position, known
+    raise LookupError(names)
+
+
 class Edit(Protocol):
     """What an operator needs besides smaller weights."""
 
@@ -43,8 +56,7 @@ class Numbers:
         counted = self.counted if isinstance(self.counted, tuple) else (self.counted,)
         if all(elements is None or length(elements) == len(elements) for elements in counted):
             return False
-        schema = self.node.target._schema.arguments if isinstance(self.node.target, OpOverload) else ()  # noqa: SLF001 - torch has no other way to ask
-        position = next(place for place, known in enumerate(schema) if known.name == self.argument)
+        position = argument_of(self.node, self.argument)[0]
         given = len(self.node.args) > position
         before = self.node.args[position] if given else self.node.kwargs[self.argument]
         numbers = before if isinstance(before, list | tuple) else [before]
