@@ -9,11 +9,10 @@ from typing import Literal, cast
 import torch
 
 from workers.compression.families.model import Model
+from workers.compression.families.weights import Kept
 from workers.compression.specs.formats import ModelFormat
 
 OutputActivation = Literal["none", "softmax", "log_softmax", "sigmoid"]
-Kept = Literal["zeros", "values"]
-"""What of a weight has to outlive training: its zeros, or which of its elements share a value."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Trainable:
         output_activation: What turns the last layer's values into the only output; losses want its input.
         entrances: The inputs of layers, in graph order; a weight that several layers share has several. What is put
             there by ``module.set_submodule`` counts in ``module`` alone, not in ``tapped``.
-        kept: What the file's storage relies on, by the module's name of the weight.
+        kept: What has to outlive training for the file's storage, by the module's name of the weight.
     """
 
     module: torch.nn.Module

@@ -24,6 +24,8 @@ from workers.compression.specs.step import selects
 Floats = npt.NDArray[np.float32]
 Role = Literal["linear", "convolution", "embedding", "recurrent", "other"]
 FloatType = Literal["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
+Kept = Literal["zeros", "values"]
+"""What the storage of a weight relies on: its zeros, or which of its elements share a value."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ class CompressibleModel(Model):
             UnsupportedTechnique: The format has no such storage.
         """
         raise UnsupportedTechnique(f"A {self.format.value} file stores zeros like any other value.")
+
+    def fill_in_zeros(self) -> None:
+        """Makes weights ones like all others that the file holds without their zeros; saved, they are so again."""
+        return
 
     def stored_bits(self, weight: Weight, form: UniformWeight) -> int:
         """How many bits a weight takes in the file in a form like this one, scales and zero points counted."""

@@ -33,6 +33,7 @@ def prunable_weights(model: CompressibleModel, spec: WeightPrune, *, tables: boo
         UnsupportedTechnique: None is selected.
         NumericalFailure: One holds NaN or infinity.
     """
+    model.fill_in_zeros()
     candidates, chosen = selected(model, spec.include, spec.exclude, smallest=1)
     weights = [weight for weight in chosen if tables or spec.include or weight.role != "embedding"]
     if not weights:

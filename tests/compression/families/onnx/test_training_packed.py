@@ -9,10 +9,11 @@ import pytest
 from tests import trained
 from tests.compression.judging import accuracy
 from tests.compression.training.attempts import Attempt, attempt, opened, rows
-from workers.compression.families.onnx.training.packed import unpacked
+from workers.compression.families.onnx.packed import unpacked
 from workers.compression.specs.errors import UnsupportedOperator
 from workers.compression.specs.formats import DatasetFormat, ModelFormat
 from workers.compression.specs.messages import Data, DatasetFile, ModelFile
+from workers.compression.specs.pruning_schedule import GradualSchedule
 from workers.compression.specs.step import Step
 from workers.compression.specs.steps.finetune import FullFinetune, RecoverFinetune
 from workers.compression.specs.steps.prune_weights import MagnitudePrune
@@ -86,6 +87,18 @@ def test_an_interruption_changes_nothing(dense: ModelFile, data: Data, tmp_path:
 
     assert f"going on after update {whole.checkpoints[2].update}" in again.logs
     assert again.sha256 == whole.sha256
+
+
+@pytest.mark.parametrize("schedule", [None, GradualSchedule(every=3, recovery=RecoverFinetune(max_steps=9))])
+def test_a_file_without_zeros_is_pruned_further(
+    schedule: GradualSchedule | None, dense: ModelFile, data: Data, tmp_path: Path
+) -> None:
+    packed = attempt(tmp_path / "packed", dense, [MagnitudePrune(sparsity=0.9, storage="sparse")], Data())
+    further = attempt(tmp_path / "a", uploaded(packed), [MagnitudePrune(sparsity=0.96, schedule=schedule)], data)
+
+    assert further.artifact.stat().st_size < 0.6 * packed.artifact.stat().st_size
+    found = weights_of(uploaded(further), tmp_path).values()
+    assert sum(int((values == 0).sum()) for values in found) == round(0.96 * sum(values.size for values in found))
 
 
 def test_codes_with_scales_are_still_to_be_trained_before(dense: ModelFile, data: Data, tmp_path: Path) -> None:

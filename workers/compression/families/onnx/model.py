@@ -17,6 +17,7 @@ from workers.compression.families.onnx.layer_inputs import layer_inputs
 from workers.compression.families.onnx.layers import stored_layers
 from workers.compression.families.onnx.macs import count_macs
 from workers.compression.families.onnx.matrices import weights_of
+from workers.compression.families.onnx.packed import unpacked
 from workers.compression.families.onnx.sessions import open_session, run_session
 from workers.compression.families.onnx.sparse_floats import without_zeros
 from workers.compression.families.onnx.unpacking import UNPACKING_OPSET
@@ -146,6 +147,13 @@ class OnnxModel(CompressibleModel):
         raise_opset(self.proto, UNPACKING_OPSET)
         self.leaves_out_zeros = True
         self.changed()
+
+    def fill_in_zeros(self) -> None:
+        """Fills up weights that lack nothing but zeros; codes stay codes."""
+        dense = unpacked(self.proto, frozenset({"zeros"}))
+        if dense.kept:
+            self.proto.CopyFrom(dense.proto)
+            self.leave_out_zeros()
 
     def layer_inputs(
         self, weights: Iterable[Weight], dataset: Dataset, threads: int = 1

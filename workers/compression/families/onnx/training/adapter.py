@@ -6,13 +6,13 @@ from onnx import ModelProto
 from workers.compression.families.model import Model
 from workers.compression.families.onnx.entrances import INPUT, layers_reading
 from workers.compression.families.onnx.model import OnnxModel, as_onnx
+from workers.compression.families.onnx.packed import unpacked
 from workers.compression.families.onnx.training.checking import calls_of, live_places, operator_of
 from workers.compression.families.onnx.training.grouping import layer_groups
 from workers.compression.families.onnx.training.head import find_head, output_activation
 from workers.compression.families.onnx.training.network import GraphNetwork, step_of
 from workers.compression.families.onnx.training.new_head import replace_head
 from workers.compression.families.onnx.training.operators.call import Tensor, to_tensor
-from workers.compression.families.onnx.training.packed import unpacked
 from workers.compression.families.onnx.training.storing import overwrite
 from workers.compression.families.onnx.training.taps import TappedNetwork, taps_of
 from workers.compression.families.onnx.training.weights import Learned, learned_tensors

@@ -1,7 +1,4 @@
-"""Weights that a file holds as codes or without their zeros: dense while they learn, packed again afterwards.
-
-What learns of them is the values that there are, so that the same codes and steps say where they stand.
-"""
+"""Weights that a file holds as codes or without their zeros: dense while they change, packed again afterwards."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +12,7 @@ from workers.compression.families.onnx.forms import store_forms
 from workers.compression.families.onnx.matrices import weights_in
 from workers.compression.families.onnx.sparse_floats import leave_out_zeros
 from workers.compression.families.onnx.walking import Index, array, numel
-from workers.compression.families.trainable import Kept
-from workers.compression.families.weights import Floats, Weight
+from workers.compression.families.weights import Floats, Kept, Weight
 from workers.compression.quantization.blocks import Blocks
 from workers.compression.quantization.codebook import CodebookWeight
 
@@ -25,11 +21,11 @@ _MOST_VALUES = 256
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A model as training sees it.
+    """A model with dense weights.
 
     Args:
         proto: The model itself if nothing in it is packed.
-        kept: What has to outlive training, by the names of the weights that were packed.
+        kept: What packing them again relies on, by the names of the weights that were packed.
     """
 
     proto: ModelProto
@@ -55,16 +51,19 @@ class Unpacked:
                     yield weight, form
 
 
-def unpacked(proto: ModelProto) -> Unpacked:
+def unpacked(proto: ModelProto, wanted: frozenset[Kept] = frozenset({"zeros", "values"})) -> Unpacked:
     """A copy in which weights that a codebook restores, or of which zeros alone are left out, are dense.
 
     Others, which are rounded or have many values besides, stay as they are.
+
+    Args:
+        wanted: Which of the two kinds.
     """
     index = Index.of(proto)
     found = {
         expansion.value.name: kept
         for expansion in expansions(index)
-        if expansion.value.scope is index.scopes[0] and (kept := _kept(expansion)) is not None
+        if expansion.value.scope is index.scopes[0] and (kept := _kept(expansion)) in wanted
     }
     if not found:
         return Unpacked(proto)
