@@ -19,7 +19,10 @@ _SAMPLE = 1 << 16
 
 
 class Codec(IntEnum):
-    """How a block is coded. A number is never given to another codec."""
+    """How a block is coded. A number is never given to another codec.
+
+    ``TREES`` codes whole files and not parts of them: ``archive.trees.forest`` has it.
+    """
 
     RAW = 0
     CONSTANT = 1
@@ -29,6 +32,7 @@ class Codec(IntEnum):
     PACKED = 5
     LZMA = 6
     LEADING = 7
+    TREES = 8
 
 
 def encode(block: bytes, width: int) -> tuple[Codec, bytes]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from workers.compression.archive import codecs
+from workers.compression.archive.trees import forest
 from workers.compression.coding.byte_stream import Reader, broken, varint
 from workers.compression.specs.errors import UnsupportedFormat
 
@@ -43,22 +44,25 @@ def block(codec: int, data: bytes, decoded: int) -> tuple[bytes, Entry]:
     return written, Entry(len(written), decoded)
 
 
-def read_block(file: BinaryIO, limit: int) -> tuple[bytes | memoryview, Entry] | None:
+def read_block(file: BinaryIO, limit: int, forest_limit: int = 0) -> tuple[bytes | memoryview, Entry] | None:
     """The next block, decoded and checked; None at the end of blocks.
 
     Args:
         limit: It may decode to so many bytes; nothing is allocated for one that states more.
+        forest_limit: The same for a block that holds a whole forest.
     """
     codec = read_exactly(file, 1)[0]
     if codec == END_OF_BLOCKS:
         return None
-    decoded, first = _read_varint(file, limit)
+    trees = codec == codecs.Codec.TREES
+    decoded, first = _read_varint(file, forest_limit if trees else limit)
     coded, second = _read_varint(file, decoded)
     data = read_exactly(file, coded + 4)
     checksum = zlib.crc32(memoryview(data)[:coded], zlib.crc32(bytes([codec]) + first + second))
     if checksum.to_bytes(4, "little") != data[coded:]:
         raise broken("The checksum of a block is wrong")
-    content = codecs.decode(codec, memoryview(data)[:coded], decoded)
+    taken = memoryview(data)[:coded]
+    content = forest.decode(taken, decoded) if trees else codecs.decode(codec, taken, decoded)
     return content, Entry(1 + len(first) + len(second) + coded + 4, decoded)
 
 

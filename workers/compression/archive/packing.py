@@ -1,5 +1,6 @@
 """Makes archives: ``pack`` streams a model file of any size through memory for one piece."""
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from workers.compression.archive import codecs
 from workers.compression.archive.container import MAX_SKELETON_BYTES, PIECE_BYTES, Entry, block, head, tail
 from workers.compression.archive.grouping import MOST_PIECES, Block, best_group
 from workers.compression.archive.spans import Span, tensor_spans
+from workers.compression.archive.trees import forest
 from workers.compression.coding.byte_stream import varint
 
 # Longer stretches between tensors are coded as blocks of their own, so that the skeleton stays small.
@@ -34,7 +36,8 @@ def pack(source: Path, target: Path) -> Packed:
         target: Where its archive is written.
     """
     size = source.stat().st_size
-    pieces = list(_pieces(tensor_spans(source), size))
+    whole = _forest(source, size)
+    pieces = [Span(0, size, 1)] if whole else list(_pieces(tensor_spans(source), size))
     digest = xxhash.xxh3_128()
     with source.open("rb") as file, target.open("wb") as made:
         made.write(head(size))
@@ -43,9 +46,15 @@ def pack(source: Path, target: Path) -> Packed:
         file.seek(0)
         while content := file.read(PIECE_BYTES):
             digest.update(content)
-        entries.extend(_write(made, found) for found in _blocks(file, pieces))
+        entries.extend(_write(made, found) for found in ([whole] if whole else _blocks(file, pieces)))
         made.write(tail(entries, digest.digest()))
         return Packed(size, made.tell())
+
+
+def _forest(source: Path, size: int) -> Block | None:
+    """The whole file as one block if it holds a forest."""
+    coded = forest.encode(source.read_bytes()) if size <= forest.MAX_BYTES and zipfile.is_zipfile(source) else None
+    return None if coded is None else (codecs.Codec.TREES, coded, size)
 
 
 def _write(made: BinaryIO, found: Block) -> Entry:

@@ -19,6 +19,7 @@ from workers.compression.archive.container import (
     read_head,
     tail,
 )
+from workers.compression.archive.trees import forest
 from workers.compression.coding.byte_stream import Reader, broken
 from workers.compression.specs.errors import OutOfDisk, TooLarge
 
@@ -72,7 +73,7 @@ def _unpack(file: BinaryIO, size: int, made: BinaryIO) -> None:
 
 def _contents(file: BinaryIO, size: int, entries: list[Entry]) -> Iterator[bytes | memoryview]:
     """The decoded file in order; every block is added to ``entries``."""
-    plan = Reader(_block(file, MAX_SKELETON_BYTES, entries))
+    plan = Reader(_block(file, MAX_SKELETON_BYTES, 0, entries))
     count = plan.varint(plan.left)
     pieces = [(plan.varint(size), plan.varint(size)) for _ in range(count)]
     skeleton = sum(before for before, _ in pieces)
@@ -100,7 +101,8 @@ class _Tensors:
         """The next ``size`` bytes, in parts."""
         while size:
             if not self._content:
-                self._content = memoryview(_block(self._file, min(self._left, PIECE_BYTES), self._entries))
+                limits = min(self._left, PIECE_BYTES), min(self._left, forest.MAX_BYTES)
+                self._content = memoryview(_block(self._file, *limits, self._entries))
                 self._left -= len(self._content)
                 if not self._content:
                     raise broken("A block is empty")
@@ -109,8 +111,8 @@ class _Tensors:
             yield part
 
 
-def _block(file: BinaryIO, limit: int, entries: list[Entry]) -> bytes | memoryview:
-    found = read_block(file, limit)
+def _block(file: BinaryIO, limit: int, forest_limit: int, entries: list[Entry]) -> bytes | memoryview:
+    found = read_block(file, limit, forest_limit)
     if found is None:
         raise broken("It ends before its plan does")
     content, entry = found
@@ -137,7 +139,8 @@ def read_index(file: BinaryIO) -> list[Entry]:
         raise broken("The checksum of its index is wrong")
     reader = Reader(index)
     count = reader.varint(reader.left)
-    entries = [Entry(reader.varint(size), reader.varint(MAX_SKELETON_BYTES)) for _ in range(count)]
+    most = max(MAX_SKELETON_BYTES, forest.MAX_BYTES)
+    entries = [Entry(reader.varint(size), reader.varint(most)) for _ in range(count)]
     first = size - FOOTER.size - length - 1 - sum(entry.coded for entry in entries)
     if reader.left or first < 6:
         raise broken("Its index does not match its size")

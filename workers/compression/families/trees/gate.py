@@ -13,13 +13,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from workers.compression.families.trees.entries import SCHEMA
 from workers.compression.specs.containers.json_limits import parse_json
 from workers.compression.specs.containers.limits import SKOPS_LIMITS
 from workers.compression.specs.containers.npz_headers import MAX_HEADER_BYTES
 from workers.compression.specs.containers.zip_rules import checked_entries
 from workers.compression.specs.errors import InvalidModel, TooLarge, UnsafeModel, UnsupportedFormat
 
-SCHEMA = "schema.json"
 TRUSTED = ["sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
 _MAX_SCHEMA_BYTES = 128 << 20
 _MAX_TEXT = 10_000

@@ -14,8 +14,9 @@ from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundExc
 
 from workers.compression.context import Context
 from workers.compression.families.statistics import describe_tensor
+from workers.compression.families.trees.entries import SCHEMA
 from workers.compression.families.trees.estimators import SERVED
-from workers.compression.families.trees.gate import SCHEMA, TRUSTED, check_file
+from workers.compression.families.trees.gate import TRUSTED, check_file
 from workers.compression.families.trees.model import TreeModel
 from workers.compression.families.trees.structure import check_estimator, check_initial_scores
 from workers.compression.specs.errors import InvalidModel, UnsafeModel

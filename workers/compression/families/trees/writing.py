@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 import skops.io
 
-from workers.compression.families.trees.gate import SCHEMA
-
-_FIRST_NUMBER = 10**14
-_DATE = (1980, 1, 1, 0, 0, 0)
+from workers.compression.families.trees.entries import FIRST_NUMBER, SCHEMA, entry_name, zipped
 
 
 def skops_bytes(estimator: Any, compression: int) -> bytes:
@@ -26,12 +23,7 @@ def skops_bytes(estimator: Any, compression: int) -> bytes:
     schema = json.loads(contents.pop(SCHEMA))
     files: dict[str, str] = {}
     _renumber(schema, {}, files)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for old, new in files.items():
-            archive.writestr(_entry(new, compression), _without_padding(contents[old]))
-        archive.writestr(_entry(SCHEMA, compression), json.dumps(schema, indent=2))
-    return out.getvalue()
+    return zipped((_without_padding(contents[old]) for old in files), schema, compression)
 
 
 def _without_padding(content: bytes) -> bytes:
@@ -44,14 +36,6 @@ def _without_padding(content: bytes) -> bytes:
     for field in array.dtype.names:
         records[field] = array[field]
     return content[: len(content) - array.nbytes] + clean.tobytes()
-
-
-def _entry(name: str, compression: int) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, _DATE)
-    entry.compress_type = compression
-    entry.external_attr = 0o100600 << 16
-    entry.create_system = 3
-    return entry
 
 
 def _renumber(node: Any, numbers: dict[Any, int], files: dict[str, str]) -> None:
@@ -67,10 +51,10 @@ def _renumber(node: Any, numbers: dict[Any, int], files: dict[str, str]) -> None
         if "__id__" in node:
             constant = node.get("__loader__") in ("JsonNode", "TypeNode")
             key = (node["__class__"], node.get("content")) if constant else node["__id__"]
-            node["__id__"] = numbers.setdefault(key, _FIRST_NUMBER + len(numbers))
+            node["__id__"] = numbers.setdefault(key, FIRST_NUMBER + len(numbers))
         if isinstance(node.get("file"), str):
             name = node["file"]
-            files.setdefault(name, f"{_FIRST_NUMBER + len(files)}.npy")
+            files.setdefault(name, entry_name(len(files)))
             node["file"] = files[name]
         for value in node.values():
             _renumber(value, numbers, files)
