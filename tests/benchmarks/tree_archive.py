@@ -2,7 +2,6 @@
 
 Forests of 200 trees on real tables, as scikit-learn fits them by default. An archive counts only if it unpacks to the
 bytes of the model file and the model in it predicts bit for bit the same. What it is held against is joblib's own dump.
-treelite writes no file smaller than the dump, so it is shown and not compressed further.
 """
 
 import io
