@@ -1,6 +1,5 @@
 """Makes archives: ``pack`` streams a model file of any size through memory for one piece."""
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,10 @@ def pack(source: Path, target: Path) -> Packed:
 
 def _forest(source: Path, size: int) -> Block | None:
     """The whole file as one block if it holds a forest."""
-    coded = forest.encode(source.read_bytes()) if size <= forest.MAX_BYTES and zipfile.is_zipfile(source) else None
+    if size > forest.MAX_BYTES:
+        return None
+    with source.open("rb") as file:
+        coded = forest.encode(file)
     return None if coded is None else (codecs.Codec.TREES, coded, size)
 
 

@@ -107,7 +107,7 @@ class _Finder:
         return FoundSparsity(
             max_drop=self._max_drop,
             metric=self._selection.metric,
-            sparsity=trial.total,
+            sparsity=self._prunable.total(trial.shares),
             selection=selected,
             confirmation=confirmed,
             confirmations=looks,

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from workers.compression.families.weights import CompressibleModel, Floats, Weight
 from workers.compression.sensitivity.yardstick import Run
+from workers.compression.tolerance.allotting import total_of
 
 
 class Prunable(Protocol):
@@ -17,6 +18,9 @@ class Prunable(Protocol):
 
     def pruned(self, shares: Mapping[str, float]) -> AbstractContextManager[Run]:
         """``run`` of the model with these shares of the named parts gone and the others as they are."""
+
+    def total(self, shares: Mapping[str, float]) -> float:
+        """The share of all parts together that really goes with these shares."""
 
 
 class PrunableWeights:
@@ -44,3 +48,7 @@ class PrunableWeights:
         """The model with some weights pruned."""
         chosen = [weight for weight in self._weights if shares.get(weight.name)]
         return self._model.varied((weight, self._pruned(weight, shares[weight.name])) for weight in chosen)
+
+    def total(self, shares: Mapping[str, float]) -> float:
+        """Of all weights."""
+        return total_of(shares, self.sizes)

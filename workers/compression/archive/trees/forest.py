@@ -1,9 +1,9 @@
 """A whole .skops file of scikit-learn's trees as columns: the block codec ``trees``, described in ``docs/prsz.md``."""
 
-import io
 import zipfile
 from collections.abc import Sequence
-from typing import Any
+from os import SEEK_END
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,9 +26,9 @@ _MAX_REST_BYTES = 64 << 20
 _LEAST_ENTRY = 64
 
 
-def encode(content: bytes) -> bytes | None:
+def encode(file: BinaryIO) -> bytes | None:
     """The file as columns; None unless it is just what this program writes of a forest in preorder, not deflated."""
-    opened = _opened(content)
+    opened = _opened(file)
     if opened is None:
         return None
     entries, schema = opened
@@ -41,7 +41,7 @@ def encode(content: bytes) -> bytes | None:
     codec, packed = codecs.encode(rest, 1)
     writer = RangeWriter()
     _order(writer, len(distinct), kinds)
-    coded(writer, len(trees), len(content), gathered)
+    coded(writer, len(trees), file.seek(0, SEEK_END), gathered)
     return b"".join([bytes([codec]), varint(len(rest)), varint(len(packed)), packed, writer.finish()])
 
 
@@ -75,21 +75,24 @@ def decode(data: memoryview, size: int) -> bytes:
     return made
 
 
-def _opened(content: bytes) -> tuple[list[bytes], Any] | None:
-    """The arrays and the schema, if the file follows from them."""
+def _opened(file: BinaryIO) -> tuple[list[bytes], Any] | None:
+    """The arrays and the schema, if the file follows from them; of others hardly more is read than their names."""
+    if not zipfile.is_zipfile(file):
+        return None
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-            if not stored or names != [*map(entry_name, range(len(names) - 1)), SCHEMA]:
-                return None
-            entries, schema = (
-                [archive.read(name) for name in names[:-1]],
-                parse_json(archive.read(SCHEMA), InvalidModel),
+            plain = all(
+                entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits for entry in archive.infolist()
             )
+            if not plain or names != [*map(entry_name, range(len(names) - 1)), SCHEMA]:
+                return None
+            entries = [archive.read(name) for name in names[:-1]]
+            schema = parse_json(archive.read(SCHEMA), InvalidModel)
     except (zipfile.BadZipFile, InvalidModel, OSError):
         return None
-    return (entries, schema) if zipped(entries, schema, zipfile.ZIP_STORED) == content else None
+    file.seek(0)
+    return (entries, schema) if zipped(entries, schema, zipfile.ZIP_STORED) == file.read() else None
 
 
 def _sorted_out(entries: list[bytes]) -> tuple[list[arrays.Tree], list[int], list[bytes]]:

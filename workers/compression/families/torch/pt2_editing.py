@@ -95,11 +95,9 @@ def insert_call(before: torch.fx.Node, operator: Callable[..., Any], *arguments:
 
 def renew_value(node: torch.fx.Node) -> None:
     """Computes anew what is known of an operator's result, after its arguments have changed."""
-    values, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-    operator: Callable[..., Any] = node.target  # type: ignore[assignment]  # an operator's, in exported programs
     known = (found.meta["val"] for found in node.graph.nodes if found.op == "placeholder")
-    with next(value.fake_mode for value in known if isinstance(value, FakeTensor)):
-        node.meta["val"] = operator(*values, **options)
+    mode = next(value.fake_mode for value in known if isinstance(value, FakeTensor))
+    node.meta["val"] = computed_value(node, mode)
 
 
 def _position(program: ExportedProgram, node: torch.fx.Node) -> int:

@@ -10,7 +10,7 @@ from torch.export.graph_signature import InputKind
 
 from workers.compression.factorization.truncation import Factors
 from workers.compression.families.torch.layers import layer_name
-from workers.compression.families.torch.pt2_editing import add_parameter, insert_call, renew_value
+from workers.compression.families.torch.pt2_editing import add_parameter, insert_call, put_values, renew_value
 from workers.compression.families.torch.pt2_layers import PRODUCTS, TURNING, turns
 from workers.compression.families.torch.pt2_program import memory_of, operator_name, placeholders, users_of
 
@@ -76,8 +76,7 @@ def _factor(program: ExportedProgram, name: str, factors: Factors) -> None:
     readers = _readers(weight)
     narrow, wide = _laid_out(stored, factors, inputs_first=_is_inputs_first(*readers[0]))
     thinner = add_parameter(program, _fresh(program, name), narrow, weight)
-    program.state_dict[name] = torch.nn.Parameter(wide, requires_grad=False)
-    weight.meta["val"] = weight.meta["val"].fake_mode.from_tensor(wide, static_shapes=True)
+    put_values(program, name, wide, weight)
     for reader, via in readers:
         _renew_turns(via)
         if operator_name(reader) in _GROUPS:

@@ -36,6 +36,10 @@ class _Units:
         share = shares.get(_UNITS, 0.0)
         return self._model.varied(self._fit(self._choose(share)) if share else ())
 
+    def total(self, shares: Mapping[str, float]) -> float:
+        """Not quite what was asked for: units go by whole multiples, and some of each layer stay."""
+        return float(np.count_nonzero(self._choose(shares[_UNITS]))) / self._count
+
 
 def find_units(
     model: CompressibleModel, count: int, choose: Choose, fit: Fit, max_drop: float, context: Context
@@ -50,9 +54,4 @@ def find_units(
     Raises:
         ConstraintInfeasible: As ``find_shares``.
     """
-    found = find_shares(model, _Units(model, count, choose, fit), max_drop, context)
-    removed = choose(found.shares[_UNITS])
-    # Units go by whole layers' multiples, and some of each layer stay: it is not quite the share that was asked for.
-    reached = float(np.count_nonzero(removed)) / count
-    context.found = found.outcome.model_copy(update={"sparsity": reached})
-    return removed
+    return choose(find_shares(model, _Units(model, count, choose, fit), max_drop, context).shares[_UNITS])
