@@ -108,6 +108,5 @@ def test_codes_with_scales_are_still_to_be_trained_before(dense: ModelFile, data
 
 
 def test_what_reads_a_file_without_packed_weights_copies_nothing(dense: ModelFile) -> None:
-
     proto = onnx.load(dense.path)
     assert unpacked(proto).proto is proto
